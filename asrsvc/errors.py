@@ -1,0 +1,131 @@
+"""One tree of errors; each class carries what the layers above need, as data.
+
+`status` is the HTTP status of the answer, `code` the stable machine-readable name,
+`exit_code` what a command-line tool exits with.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import ClassVar
+
+
+class AsrError(Exception):
+    """Base of everything that asrsvc raises on purpose.
+
+    Args:
+        message: one sentence for a person; names the field, the value and the limit.
+        param: the request field that is wrong, or None.
+        code: replaces the class's code where one class serves several cases.
+    """
+
+    status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
+    default_code: ClassVar[str] = "internal_error"
+    exit_code: ClassVar[int] = 1
+    retry_after_seconds: ClassVar[int | None] = None
+    """Sent as `Retry-After` where the same request may succeed later."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code or self.default_code
+
+
+class BadRequest(AsrError):
+    """The request cannot be understood: a field is missing, unknown or has a wrong value."""
+
+    status = HTTPStatus.BAD_REQUEST
+    default_code = "invalid_value"
+
+
+class BadAudio(BadRequest):
+    """The uploaded file is not audio that can be decoded, or is damaged."""
+
+    default_code = "audio_undecodable"
+
+
+class NotFound(AsrError):
+    """No such path."""
+
+    status = HTTPStatus.NOT_FOUND
+    default_code = "not_found"
+
+
+class MethodNotAllowed(AsrError):
+    """The path exists, the method does not."""
+
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+    default_code = "method_not_allowed"
+
+
+class RequestTimeout(AsrError):
+    """The body did not arrive in time."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+    default_code = "body_timeout"
+
+
+class TooLarge(AsrError):
+    """The upload has more bytes, or more seconds of audio, than the limit."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    default_code = "upload_too_large"
+
+
+class UnsupportedMediaType(AsrError):
+    """The body is not multipart/form-data."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    default_code = "unsupported_media_type"
+
+
+class OverCapacity(AsrError):
+    """As many requests wait as may wait."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    default_code = "over_capacity"
+    retry_after_seconds = 1
+
+
+class NotReady(AsrError):
+    """No model is loaded, or the wait for a free slot took too long."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    default_code = "not_ready"
+    retry_after_seconds = 2
+
+
+class Cancelled(AsrError):
+    """The client has gone; the rest of its work is dropped. No answer reaches anybody."""
+
+    default_code = "client_gone"
+
+
+class InferenceFailed(AsrError):
+    """The engine could not run, or gave numbers that are not finite."""
+
+    default_code = "inference_failed"
+
+
+class ModelError(AsrError):
+    """A model version cannot be loaded; the message names the file and what is wrong with it."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    default_code = "model_error"
+    exit_code = 4
+
+
+class StoreError(AsrError):
+    """The store of versions is not as it must be; the message names the path."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    default_code = "store_error"
+    exit_code = 5
+
+
+class StartError(AsrError):
+    """The service cannot be started; the message says why and what to do."""
+
+    default_code = "start_error"
+    exit_code = 2

@@ -1,0 +1,1 @@
+"""The model version: from a download to rollback."""

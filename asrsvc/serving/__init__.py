@@ -1,0 +1,1 @@
+"""The processes: master, workers, how they start and end."""

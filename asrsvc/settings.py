@@ -1,0 +1,342 @@
+"""Every setting: its name, default, unit and check. The only reader of the environment.
+
+A value comes from the command line, else the environment, else the file that `ASR_CONFIG`
+names (lines `NAME=value`), else the default. `Settings.origin` says which it was.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+_CHECKOUT: Final = Path(__file__).resolve().parent.parent
+
+
+class SettingError(ValueError):
+    """A setting is wrong; the message names variable, value, origin and what would be right."""
+
+    exit_code: Final = 78  # EX_CONFIG of sysexits.h
+
+
+def _state_folder(environ: Mapping[str, str]) -> Path:
+    """Where state lives by default: beside a checkout's code, else where XDG says."""
+    if (_CHECKOUT / "gunicorn.conf.py").is_file():
+        return _CHECKOUT / "var"
+    home = Path(environ.get("HOME") or "/")
+    return Path(environ.get("XDG_STATE_HOME") or home / ".local" / "state") / "asrsvc"
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on: its affinity, cut down by a cgroup v2 CPU quota."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass  # no cgroup v2 here: the affinity alone counts
+    return cores
+
+
+# Parsers: text in, value out; a ValueError says what would be right.
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[+-]?\d{1,18}", text) or not low <= int(text) <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _seconds(low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            raise ValueError(f"seconds from {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
+def _auto_or(parse_value: Callable[[str], int]) -> Callable[[str], int | None]:
+    def parse(text: str) -> int | None:
+        if text == "auto":
+            return None
+        try:
+            return parse_value(text)
+        except ValueError as error:
+            raise ValueError(f"auto, or {error}") from None
+
+    return parse
+
+
+def _one_of(*names: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in names:
+            raise ValueError("one of " + ", ".join(names))
+        return text
+
+    return parse
+
+
+def _absolute_path(text: str) -> Path:
+    path = Path(text)
+    if not path.is_absolute() or "\0" in text:
+        raise ValueError("an absolute path")
+    return path
+
+
+def _address(text: str) -> str:
+    if text.startswith("unix:") and len(text) > len("unix:"):
+        return text
+    host, separator, port = text.rpartition(":")
+    right = "host:port with a port from 1 to 65535, or unix:/path"
+    if not separator or not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise ValueError(right)
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError(right + "; an IPv6 host stands in brackets")
+    return text
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:\d{1,2})?", text):
+        raise ValueError("cpu, cuda or cuda:N")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: what it is called outside, and how its text becomes a value."""
+
+    name: str
+    default: str
+    unit: str
+    meaning: str
+    parse: Callable[[str], Any]
+
+
+def _setting(name: str, default: str, unit: str, meaning: str, parse: Callable[[str], Any]) -> Any:
+    return field(metadata={"setting": Setting(name, default, unit, meaning, parse)})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings in force; made by `load`."""
+
+    bind: str = _setting("ASR_BIND", "127.0.0.1:7860", "address", "where the API listens", _address)
+    store: Path = _setting(
+        "ASR_STORE", "{state}/store", "path", "model versions and their pointers", _absolute_path
+    )
+    runtime_dir: Path = _setting(
+        "ASR_RUNTIME_DIR", "{state}/run", "path", "files of the running service", _absolute_path
+    )
+    workers: int | None = _setting(
+        "ASR_WORKERS",
+        "auto",
+        "processes",
+        "worker processes; auto: one for each core",
+        _auto_or(_integer(1, 256)),
+    )
+    threads: int | None = _setting(
+        "ASR_THREADS",
+        "auto",
+        "threads",
+        "inference threads of a worker; auto: the cores divided by the workers",
+        _auto_or(_integer(1, 256)),
+    )
+    batch_size: int = _setting(
+        "ASR_BATCH_SIZE", "1", "spans", "spans in one run of the engine, at most", _integer(1, 64)
+    )
+    device: str = _setting(
+        "ASR_DEVICE", "cpu", "device", "what the engine runs on: cpu, cuda, cuda:N", _device
+    )
+    max_upload_mb: int = _setting(
+        "ASR_MAX_UPLOAD_MB", "512", "MiB", "size of a request body, at most", _integer(1, 65536)
+    )
+    max_audio_seconds: float = _setting(
+        "ASR_MAX_AUDIO_SECONDS",
+        "14400",
+        "seconds",
+        "length of a recording, at most",
+        _seconds(1, 360_000),
+    )
+    queue_limit: int = _setting(
+        "ASR_QUEUE_LIMIT",
+        "100",
+        "requests",
+        "requests that may wait in a worker; more are answered 429",
+        _integer(1, 10_000),
+    )
+    queue_timeout: float = _setting(
+        "ASR_QUEUE_TIMEOUT",
+        "300",
+        "seconds",
+        "wait for a free slot, at most; then the answer is 503",
+        _seconds(0.1, 3600),
+    )
+    body_timeout: float = _setting(
+        "ASR_BODY_TIMEOUT",
+        "300",
+        "seconds",
+        "time for a request body to arrive whole; then the answer is 408",
+        _seconds(0.1, 86_400),
+    )
+    body_idle_timeout: float = _setting(
+        "ASR_BODY_IDLE_TIMEOUT",
+        "30",
+        "seconds",
+        "silence in the middle of a request body, at most; then the answer is 408",
+        _seconds(0.1, 3600),
+    )
+    decode_timeout: float = _setting(
+        "ASR_DECODE_TIMEOUT",
+        "60",
+        "seconds",
+        "time to decode one block of audio (10 s of sound), at most",
+        _seconds(0.1, 3600),
+    )
+    decode_memory_mb: int = _setting(
+        "ASR_DECODE_MEMORY_MB",
+        "1024",
+        "MiB",
+        "address space of the helper process that runs FFmpeg, beyond what it starts with",
+        _integer(64, 65536),
+    )
+    spool_dir: Path = _setting(
+        "ASR_SPOOL_DIR", "{tmp}", "path", "folder of temporary files for uploads", _absolute_path
+    )
+    ready_timeout: float = _setting(
+        "ASR_READY_TIMEOUT", "120", "seconds", "time for a worker to load, at most", _seconds(1, 3600)
+    )
+    drain_timeout: float = _setting(
+        "ASR_DRAIN_TIMEOUT",
+        "600",
+        "seconds",
+        "time for a leaving worker to finish what it began, at most",
+        _seconds(1, 86_400),
+    )
+    log_format: str = _setting(
+        "ASR_LOG_FORMAT",
+        "auto",
+        "name",
+        "json, text, or auto: text on a terminal, else json",
+        _one_of("auto", "json", "text"),
+    )
+    log_level: str = _setting(
+        "ASR_LOG_LEVEL",
+        "info",
+        "name",
+        "least severe level that is logged",
+        _one_of("debug", "info", "warning", "error"),
+    )
+    origin: Mapping[str, str] = field(default_factory=dict)
+    """setting name → command line, environment, file or default"""
+
+    def worker_count(self) -> int:
+        """How many workers to run, `auto` resolved for this machine."""
+        return self.workers if self.workers is not None else usable_cores()
+
+    def thread_count(self) -> int:
+        """How many inference threads a worker uses, `auto` resolved for this machine."""
+        if self.threads is not None:
+            return self.threads
+        return max(1, usable_cores() // self.worker_count())
+
+
+CONFIG_VARIABLE: Final = "ASR_CONFIG"
+
+
+def declared() -> tuple[tuple[str, Setting], ...]:
+    """Every setting with the name of its field, in the order of declaration."""
+    return tuple((f.name, f.metadata["setting"]) for f in fields(Settings) if "setting" in f.metadata)
+
+
+def load(
+    overrides: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Read all settings.
+
+    Args:
+        overrides: values from the command line, by setting name (`ASR_BIND`).
+        environ: the environment; the process's own by default.
+
+    Raises:
+        SettingError: a value is wrong, a name is unknown, or the file cannot be read.
+    """
+    environ = os.environ if environ is None else environ
+    known = {setting.name for _, setting in declared()}
+    layers: list[tuple[str, Mapping[str, str]]] = [
+        ("command line", overrides or {}),
+        ("environment", {k: v for k, v in environ.items() if k.startswith("ASR_") and v != ""}),
+    ]
+    config = environ.get(CONFIG_VARIABLE)
+    if config:
+        layers.append((f"file {config}", _read_file(Path(config))))
+    for where, layer in layers:
+        # Other ASR_ names may belong to other programs of the environment: only what was
+        # written for this service alone must be known.
+        unknown = sorted(set(layer) - known) if where != "environment" else []
+        if unknown:
+            raise SettingError(f"{unknown[0]} ({where}) is not a setting; see bin/serve --check")
+    places = {
+        "state": str(_state_folder(environ)),
+        "tmp": environ.get("TMPDIR") or "/tmp",  # noqa: S108 - files there have no name
+    }
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for attribute, setting in declared():
+        where, text = next(
+            ((w, layer[setting.name]) for w, layer in layers if setting.name in layer),
+            ("default", setting.default.format_map(places)),
+        )
+        try:
+            values[attribute] = setting.parse(text)
+        except ValueError as error:
+            raise SettingError(f"{setting.name}={text!r} ({where}) is wrong: {error} is right") from None
+        origin[setting.name] = where
+    return Settings(**values, origin=MappingProxyType(origin))
+
+
+def _read_file(path: Path) -> dict[str, str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"{CONFIG_VARIABLE}={str(path)!r} cannot be read: {error}") from None
+    values: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        stripped = line.strip()
+        if not stripped or stripped.startswith("#"):
+            continue
+        name, separator, value = stripped.partition("=")
+        if not separator:
+            raise SettingError(f"{path}:{number}: {stripped!r} is wrong: NAME=value is right")
+        values[name.strip()] = value.strip().strip("\"'")
+    return values
+
+
+def report(settings: Settings) -> str:
+    """One line for each setting: name, value in force, unit, origin (`bin/serve --check`)."""
+    rows = []
+    for attribute, setting in declared():
+        value = getattr(settings, attribute)
+        text = "auto" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+        if setting.name == "ASR_WORKERS" and value is None:
+            text = f"auto ({settings.worker_count()})"
+        if setting.name == "ASR_THREADS" and value is None:
+            text = f"auto ({settings.thread_count()})"
+        rows.append((setting.name, text, setting.unit, settings.origin[setting.name], setting.meaning))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]])
+        for row in rows
+    )

@@ -1,0 +1,98 @@
+"""What passes between the steps of a request: frozen dataclasses.
+
+Times are seconds on the time axis of the uploaded recording, as float, unless a field says
+samples; samples are counted at 16 kHz from the start of the recording.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAMPLE_RATE: Final = 16_000
+"""Hz; what SenseVoice was trained on."""
+
+FloatArray: TypeAlias = NDArray[np.float32]
+IntArray: TypeAlias = NDArray[np.int64]
+
+Language: TypeAlias = Literal["auto", "zh", "en", "yue", "ja", "ko"]
+LANGUAGES: Final[tuple[Language, ...]] = ("auto", "zh", "en", "yue", "ja", "ko")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Waveform:
+    """A stretch of 16 kHz mono sound."""
+
+    samples: FloatArray
+    """shape (n,), float32, finite, nominally in [-1, 1]"""
+    offset: int = 0
+    """where the stretch begins in the recording, in samples"""
+
+    @property
+    def end(self) -> int:
+        """Where the stretch ends in the recording, in samples (exclusive)."""
+        return self.offset + len(self.samples)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Span:
+    """A stretch of speech, with a margin of sound around it for the recogniser."""
+
+    waveform: Waveform
+    """what the recogniser hears: the speech and its margins"""
+    start: int
+    """first sample of speech, in the recording; waveform.offset <= start"""
+    end: int
+    """the sample behind the last one of speech, in the recording; end <= waveform.end"""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word (a character, where a language is written without spaces and has no dictionary)."""
+
+    word: str
+    start: float
+    """seconds"""
+    end: float
+    """seconds"""
+    confidence: float
+    """0 to 1: the mean posterior probability of its tokens"""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """What was said in one span."""
+
+    start: float
+    """seconds"""
+    end: float
+    """seconds"""
+    text: str
+    language: str
+    """zh, en, yue, ja, ko; nospeech where nothing was said"""
+    emotion: str
+    """happy, sad, angry, neutral, fearful, disgusted, surprised, unknown"""
+    events: tuple[str, ...]
+    """of bgm, applause, laughter, cry, sneeze, breath, cough; plain speech is no event"""
+    confidence: float
+    """0 to 1: the mean posterior probability of the text's tokens; 0 where there are none"""
+    words: tuple[Word, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """The answer to one request."""
+
+    text: str
+    language: str
+    """the language that most of the speaking time is in"""
+    emotion: str
+    """the emotion of most of the speaking time"""
+    events: tuple[str, ...]
+    """every event of any segment, in order of first appearance"""
+    duration: float
+    """seconds of the whole recording"""
+    segments: tuple[Segment, ...]
