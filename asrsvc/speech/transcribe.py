@@ -156,16 +156,20 @@ class Transcriber:
         progress.inference_seconds += inference.seconds
         progress.spans += 1
         reading = read(inference.logits, self.model.vocabulary)
-        heard = words(reading, offset, limit) if options.words else ()
+        heard = words(reading, offset, limit)
+        start, end = span.start / SAMPLE_RATE, span.end / SAMPLE_RATE
+        if heard and end - start == len(span.waveform.samples) / SAMPLE_RATE:
+            # Nobody looked for the edges of the speech in a span without margins: the words know.
+            start, end = heard[0].start, heard[-1].end
         return Segment(
-            start=round(span.start / SAMPLE_RATE, 3),
-            end=round(span.end / SAMPLE_RATE, 3),
+            start=round(start, 3),
+            end=round(end, 3),
             text=reading.text,
             language=reading.language,
             emotion=reading.emotion,
             events=reading.events,
             confidence=round(reading.confidence, 4),
-            words=heard,
+            words=heard if options.words else (),
         )
 
 
