@@ -261,9 +261,7 @@ def declared() -> tuple[tuple[str, Setting], ...]:
     return tuple((f.name, f.metadata["setting"]) for f in fields(Settings) if "setting" in f.metadata)
 
 
-def load(
-    overrides: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None
-) -> Settings:
+def load(overrides: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
     """Read all settings.
 
     Args:

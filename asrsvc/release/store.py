@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, TypedDict
 
 from asrsvc.errors import StoreError
 
@@ -49,6 +49,15 @@ class Version:
     """its name and the first 8 hex digits of the SHA-256 of its model_quant.onnx"""
     path: Path
     """the folder with its files"""
+
+
+class _Record(TypedDict):
+    """What the manifest says of one file."""
+
+    size: int
+    """bytes"""
+    sha256: str
+    """hex digits"""
 
 
 class Store:
@@ -241,7 +250,7 @@ def _version_files(folder: Path) -> list[str]:
     return [*REQUIRED_FILES, vocabularies[0]]
 
 
-def _check_same(version: Version, files: dict[str, dict[str, str | int]]) -> None:
+def _check_same(version: Version, files: dict[str, _Record]) -> None:
     """Whether a version already stored has these files."""
     manifest = version.path / _MANIFEST
     try:
@@ -253,7 +262,7 @@ def _check_same(version: Version, files: dict[str, dict[str, str | int]]) -> Non
     _version_files(version.path)
 
 
-def _copy(source: Path, target: Path) -> dict[str, str | int]:
+def _copy(source: Path, target: Path) -> _Record:
     """Copy a file to disk, read-only; its size in bytes and its SHA-256."""
     digest = hashlib.sha256()
     size = 0

@@ -207,7 +207,7 @@ def _listener_pid(port: int) -> int | None:
     # the oldest process that holds it: a master, rather than one of its workers
     for pid in sorted(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()):
         try:
-            if any(os.readlink(entry) in inodes for entry in os.scandir(f"/proc/{pid}/fd")):
+            if any(str(entry.readlink()) in inodes for entry in Path(f"/proc/{pid}/fd").iterdir()):
                 return pid
         except OSError:
             continue  # gone, or another user's
