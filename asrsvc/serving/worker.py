@@ -43,6 +43,11 @@ class Worker(UvicornWorker):
     _settings: Settings
     _transcriber: Transcriber
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # uvicorn-worker gives uvicorn gunicorn's level; its news of every start are gunicorn's too.
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+
     def load_model(self, settings: Settings) -> None:
         """Load the current version; called in the new process, after the fork.
 

@@ -16,7 +16,7 @@ from asrsvc.speech.features import MIN_SAMPLES
 from asrsvc.speech.ffmpeg import HelperPool
 from asrsvc.speech.model import Model
 from asrsvc.speech.segment import Segmenter
-from asrsvc.speech.text import read, words
+from asrsvc.speech.text import edges, read, words
 from asrsvc.speech.types import SAMPLE_RATE, Language, Segment, Span, Transcript
 
 log = logging.getLogger(__name__)
@@ -156,11 +156,11 @@ class Transcriber:
         progress.inference_seconds += inference.seconds
         progress.spans += 1
         reading = read(inference.logits, self.model.vocabulary)
-        heard = words(reading, offset, limit)
+        heard = words(reading, offset, limit) if options.words else ()
         start, end = span.start / SAMPLE_RATE, span.end / SAMPLE_RATE
-        if heard and end - start == len(span.waveform.samples) / SAMPLE_RATE:
-            # Nobody looked for the edges of the speech in a span without margins: the words know.
-            start, end = heard[0].start, heard[-1].end
+        if reading.tokens and span.end - span.start == len(span.waveform.samples):
+            # Nobody looked for the edges of the speech in a span without margins: the tokens know.
+            start, end = edges(reading, offset, limit)
         return Segment(
             start=round(start, 3),
             end=round(end, 3),
@@ -169,7 +169,7 @@ class Transcriber:
             emotion=reading.emotion,
             events=reading.events,
             confidence=round(reading.confidence, 4),
-            words=heard if options.words else (),
+            words=heard,
         )
 
 
