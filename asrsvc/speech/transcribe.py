@@ -16,8 +16,9 @@ from asrsvc.speech.features import MIN_SAMPLES
 from asrsvc.speech.ffmpeg import HelperPool
 from asrsvc.speech.model import Model
 from asrsvc.speech.segment import Segmenter
-from asrsvc.speech.text import edges, read, words
+from asrsvc.speech.text import read
 from asrsvc.speech.types import SAMPLE_RATE, Language, Segment, Span, Transcript
+from asrsvc.speech.words import edges, words
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +153,9 @@ class Transcriber:
         if len(span.waveform.samples) < MIN_SAMPLES:
             return _silent(offset, limit)
         features = self.model.extractor.features(span.waveform.samples)
-        inference = self._batcher.infer(features, options.language, options.use_itn, self._queue_timeout)
+        inference = self._batcher.infer(
+            features, options.language, use_itn=options.use_itn, timeout=self._queue_timeout
+        )
         progress.inference_seconds += inference.seconds
         progress.spans += 1
         reading = read(inference.logits, self.model.vocabulary)
