@@ -63,7 +63,7 @@ install() {
     if installed "$1"; then return; fi
     command -v flock >/dev/null || fail "flock is needed: install it (on Debian: apt-get install util-linux)"
     if ! { mkdir -p "$venv" && [ -w "$venv" ] && : >>"$venv.lock"; } 2>/dev/null; then
-        fail "$venv, the folder for the packages, cannot be written: name another, as in" \
+        fail "$venv (for the packages) or $venv.lock cannot be written: name another folder, as in" \
             "ASR_VENV=\$HOME/asrsvc-venv"
     fi
     (

@@ -264,9 +264,7 @@ def test_two_set_ups_wait_for_each_other(bare: Path) -> None:
     assert "gunicorn is not installed" in rest
 
 
-def start(
-    copy: Path, *arguments: str, cwd: Path = Path("/"), **more: str
-) -> subprocess.CompletedProcess[str]:
+def start(copy: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     """The last step of bin/serve, with the packages of this environment."""
     command = [sys.executable, "-P", "-m", "asrsvc.serving.start", *arguments]
     return run(*command, PYTHONPATH=str(copy), **more)
@@ -357,4 +355,4 @@ def test_a_damaged_store_is_told_with_the_setting_that_names_it(fresh: Path, tmp
     store.mkdir()
     (store / "current").symlink_to("versions/gone")
     done = start(fresh, "--port", str(free_port()), ASR_STORE=str(store))
-    clear(done, 5, str(store / "current"), "versions/gone", f"ASR_STORE={store} (environment)")
+    clear(done, 5, str(store / "current"), "versions/gone", f"ASR_STORE={store}, environment")

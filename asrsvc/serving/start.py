@@ -145,7 +145,8 @@ def _first_version(loaded: Settings) -> Version:
         return ensure_embedded(Store(loaded.store))
     except StoreError as error:
         origin = loaded.origin["ASR_STORE"]
-        raise StoreError(f"{error.message}; the store is ASR_STORE={loaded.store} ({origin})") from error
+        text = f"{error.message} (the store is ASR_STORE={loaded.store}, {origin}; you can name another)"
+        raise StoreError(text) from error
 
 
 def check_address(bind: str) -> None:
