@@ -102,6 +102,21 @@ def test_it_runs_through_a_link_beside_modules_of_the_same_name(fresh: Path, tmp
     assert str(fresh / "var" / "store") in done.stdout
 
 
+def test_check_says_nothing_when_its_reader_leaves(fresh: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as closed:  # noqa: PTH123 - a descriptor, no path
+        done = subprocess.run(
+            [fresh / "bin" / "serve", "--check"],
+            env=environment(),
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "bind"),
     [
