@@ -211,7 +211,8 @@ def bare(fresh: Path) -> Path:
     """The copy with a virtual environment that has the mark of a finished one, and no packages."""
     venv = fresh / ".venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
-    (venv / ".python").write_text(sys.executable + "\n")
+    real = Path(sys.executable).resolve()
+    (venv / ".python").write_text(f"{sys.executable}\n{real}\n")
     return fresh
 
 
@@ -248,6 +249,12 @@ def test_a_change_for_the_tests_alone_does_not(bare: Path) -> None:
 def test_an_interrupted_install_is_done_from_the_beginning(bare: Path) -> None:
     mark_installed(bare)
     (bare / ".venv" / ".installing").touch()
+    assert f"making {bare / '.venv'}" in run(bare / "bin" / "serve").stderr
+
+
+def test_another_python_behind_the_same_name_starts_the_set_up(bare: Path) -> None:
+    mark_installed(bare)
+    (bare / ".venv" / ".python").write_text(f"{sys.executable}\n/usr/bin/python3.10\n")
     assert f"making {bare / '.venv'}" in run(bare / "bin" / "serve").stderr
 
 
