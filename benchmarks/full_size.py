@@ -7,8 +7,9 @@ what that costs; its text is meaningless. Beside it go the other files of the pu
 
     python benchmarks/full_size.py [FOLDER]
 
-The same seed gives the same bytes on every machine. Needs the packages onnx, numpy and sentencepiece, about
-0.8 GB of memory for a few seconds, and 240 MB of disk.
+The same seed gives the same bytes on every machine. Needs the packages onnx, numpy, sentencepiece and protobuf
+(one as new as sentencepiece's generated code asks for: it says so), about 0.8 GB of memory for a few seconds,
+and 240 MB of disk.
 """
 
 from __future__ import annotations
