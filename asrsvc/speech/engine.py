@@ -1,0 +1,149 @@
+"""The ONNX session over one version's files: the only place where a request meets ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnxruntime
+
+from asrsvc.errors import InferenceFailed, ModelError
+from asrsvc.speech.features import FEATURE_SIZE
+from asrsvc.speech.types import FloatArray
+
+MODEL_FILE: Final = "model_quant.onnx"
+
+LANGUAGE_QUERIES: Final = {"auto": 0, "zh": 3, "en": 4, "yue": 7, "ja": 11, "ko": 12}
+"""language → index of its query embedding (FunASR, SenseVoiceSmall.lid_dict)"""
+ITN_QUERIES: Final = {True: 14, False: 15}
+"""use_itn → index of its query embedding (FunASR, SenseVoiceSmall.textnorm_dict)"""
+
+QUERY_FRAMES: Final = 4
+"""output frames before the first one of sound: language, emotion, event, ITN"""
+
+_INPUTS: Final = {
+    "speech": "tensor(float)",
+    "speech_lengths": "tensor(int32)",
+    "language": "tensor(int32)",
+    "textnorm": "tensor(int32)",
+}
+
+
+class Engine:
+    """Runs feature frames through the network. `run` may be called from several threads."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, vocabulary_size: int) -> None:
+        self._session = session
+        self.vocabulary_size = vocabulary_size
+
+    @classmethod
+    def load(cls, folder: Path, *, threads: int, device: str = "cpu") -> Engine:
+        """Open `model_quant.onnx` of a version's folder.
+
+        Args:
+            folder: the published file layout.
+            threads: intra-op threads of the session.
+            device: `cpu`, `cuda` or `cuda:N`.
+
+        Raises:
+            ModelError: the file is missing or damaged, its inputs or outputs are not SenseVoice's,
+                or the device is not to be had; the message names the file.
+        """
+        path = folder / MODEL_FILE
+        if not path.is_file():
+            raise ModelError(f"{path}: no such file")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Threads that spin while they wait take the cores from the other workers.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        providers = _providers(device)
+        try:
+            session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        except Exception as error:  # ONNX Runtime raises classes of its own without a common base
+            raise ModelError(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
+        return cls(session, _check_graph(session, path))
+
+    def run(
+        self, batch: Sequence[FloatArray], languages: Sequence[str], use_itn: Sequence[bool]
+    ) -> list[FloatArray]:
+        """Run some spans at once.
+
+        Args:
+            batch: features, each of shape (T_i, 560), float32, T_i >= 1.
+            languages: a name of `LANGUAGE_QUERIES` for each.
+            use_itn: whether each is to be written with punctuation and digits.
+
+        Returns:
+            as many arrays as there are inputs: CTC logits, shape (4 + T_i, vocabulary), float32;
+            the first four frames are the answers to the queries, see `asrsvc.speech.text`.
+
+        Raises:
+            InferenceFailed: ONNX Runtime refused, or gave another shape than the inputs ask for.
+        """
+        lengths = np.array([len(features) for features in batch], dtype=np.int32)
+        speech = np.zeros((len(batch), int(lengths.max()), FEATURE_SIZE), dtype=np.float32)
+        for row, features in zip(speech, batch, strict=True):
+            row[: len(features)] = features
+        feed = {
+            "speech": speech,
+            "speech_lengths": lengths,
+            "language": np.array([LANGUAGE_QUERIES[name] for name in languages], dtype=np.int32),
+            "textnorm": np.array([ITN_QUERIES[wanted] for wanted in use_itn], dtype=np.int32),
+        }
+        try:
+            logits, out_lengths = self._session.run(["ctc_logits", "encoder_out_lens"], feed)
+        except Exception as error:  # as in load
+            raise InferenceFailed(f"the engine failed: {_first_line(error)}") from error
+        if len(logits) != len(batch) or (out_lengths != lengths + QUERY_FRAMES).any():
+            raise InferenceFailed(
+                f"the engine answered {out_lengths.tolist()} frames to {lengths.tolist()} frames of sound"
+            )
+        return [row[:length] for row, length in zip(logits, out_lengths.tolist(), strict=True)]
+
+    def warm_up(self) -> None:
+        """Run one second of zeros, so that the first request does not pay for first times.
+
+        Raises:
+            InferenceFailed: as `run`, or the numbers are not finite.
+        """
+        frames = np.zeros((17, FEATURE_SIZE), dtype=np.float32)
+        (logits,) = self.run([frames], ["auto"], [True])
+        if not np.isfinite(logits).all():
+            raise InferenceFailed("the engine gives numbers that are not finite")
+
+
+def _providers(device: str) -> list[str | tuple[str, dict[str, int]]]:
+    kind, _, number = device.partition(":")
+    if kind == "cpu":
+        return ["CPUExecutionProvider"]
+    available = onnxruntime.get_available_providers()
+    if "CUDAExecutionProvider" not in available:
+        raise ModelError(
+            f"ASR_DEVICE={device} needs ONNX Runtime's CUDAExecutionProvider; this installation has "
+            f"{', '.join(available)}: install onnxruntime-gpu, or set ASR_DEVICE=cpu"
+        )
+    return [("CUDAExecutionProvider", {"device_id": int(number or 0)}), "CPUExecutionProvider"]
+
+
+def _check_graph(session: onnxruntime.InferenceSession, path: Path) -> int:
+    inputs = {node.name: node.type for node in session.get_inputs()}
+    if inputs != _INPUTS:
+        raise ModelError(f"{path}: has the inputs {inputs}; SenseVoice's are {_INPUTS}")
+    (speech,) = (node for node in session.get_inputs() if node.name == "speech")
+    if len(speech.shape) != 3 or speech.shape[2] != FEATURE_SIZE:
+        raise ModelError(f"{path}: takes features of shape {speech.shape}; [B, T, {FEATURE_SIZE}] is right")
+    outputs = {node.name: node.shape for node in session.get_outputs()}
+    if not {"ctc_logits", "encoder_out_lens"} <= set(outputs):
+        raise ModelError(f"{path}: has the outputs {sorted(outputs)}; ctc_logits is missing")
+    size = outputs["ctc_logits"][-1]
+    if not isinstance(size, int):
+        raise ModelError(f"{path}: ctc_logits has no fixed vocabulary size: {outputs['ctc_logits']}")
+    return size
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

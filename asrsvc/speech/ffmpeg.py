@@ -1,0 +1,207 @@
+"""Decoding by FFmpeg's libraries in helper processes, kept warm and replaced when they die."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from asrsvc.errors import BadAudio
+from asrsvc.speech.types import FloatArray
+
+log = logging.getLogger(__name__)
+
+MESSAGE: Final = struct.Struct("!cI")
+"""head of a message from a helper: its kind and the length of what follows, in bytes"""
+
+_IDLE_KEPT: Final = 2
+_MAX_MESSAGE: Final = 64 * 2**20
+
+
+class Helper:
+    """One helper process and the socket to it."""
+
+    def __init__(self, memory_bytes: int) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs:
+            command = [sys.executable, "-m", "asrsvc.speech.ffmpeg_helper"]
+            self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
+                [*command, str(theirs.fileno()), str(memory_bytes)],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+        self._socket = ours
+
+    @property
+    def pid(self) -> int:
+        """Process id, for logs and tests."""
+        return self._process.pid
+
+    def alive(self) -> bool:
+        """Whether it can take another file."""
+        return self._socket.fileno() >= 0 and self._process.poll() is None
+
+    def request(self, descriptor: int, max_rate: int, max_channels: int, cpu_seconds: float) -> None:
+        """Hand over a file; the messages of `receive` answer it."""
+        body = {"max_rate": max_rate, "max_channels": max_channels, "cpu_seconds": cpu_seconds}
+        socket.send_fds(self._socket, [json.dumps(body).encode()], [descriptor])
+
+    def receive(self, timeout: float) -> tuple[bytes, bytes]:
+        """Wait for the next message.
+
+        Returns:
+            its kind and its payload.
+
+        Raises:
+            TimeoutError: nothing whole came in time.
+            EOFError: the helper has died.
+        """
+        self._socket.settimeout(timeout)
+        kind, length = MESSAGE.unpack(self._read(MESSAGE.size))
+        if length > _MAX_MESSAGE:
+            raise EOFError(f"a message of {length} bytes")
+        return kind, self._read(length)
+
+    def _read(self, size: int) -> bytes:
+        buffer = bytearray(size)
+        view = memoryview(buffer)
+        while view:
+            count = self._socket.recv_into(view)
+            if count == 0:
+                raise EOFError("the helper closed its socket")
+            view = view[count:]
+        return bytes(buffer)
+
+    def end(self) -> str:
+        """End the process and say how it had ended, if it had ended by itself."""
+        self._socket.close()
+        code = self._process.poll()
+        if code is None:
+            # A helper between two files leaves by itself; one at work may hang.
+            self._process.kill()
+            self._process.wait(timeout=10)
+            return "it hung"
+        if code < 0:
+            return f"it died of {signal.Signals(-code).name}"
+        return f"it exited with {code}"
+
+    def leave(self) -> None:
+        """Let an idle process go."""
+        self._socket.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(timeout=10)
+
+
+class HelperPool:
+    """Helpers for the requests of one worker: as many as are asked for at once, a few kept idle."""
+
+    def __init__(self, *, memory_bytes: int, block_timeout: float) -> None:
+        """Prepare an empty pool.
+
+        Args:
+            memory_bytes: address space of a helper beyond what it starts with.
+            block_timeout: seconds for one block of about ten seconds of sound, at most.
+        """
+        self._memory_bytes = memory_bytes
+        self._block_timeout = block_timeout
+        self._idle: list[Helper] = []
+        self._lock = threading.Lock()
+
+    def warm_up(self) -> None:
+        """Start one helper, so that the first file that needs it does not wait for its start."""
+        self._give_back(Helper(self._memory_bytes))
+
+    def close(self) -> None:
+        """End all idle helpers."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for helper in idle:
+            helper.leave()
+
+    def pids(self) -> list[int]:
+        """Process ids of the idle helpers."""
+        with self._lock:
+            return [helper.pid for helper in self._idle]
+
+    def decode(
+        self, descriptor: int, *, max_rate: int, max_channels: int, cpu_seconds: float
+    ) -> Iterator[tuple[int, FloatArray]]:
+        """Decode a file: mono blocks, shape (n,), float32, each with its sample rate in Hz.
+
+        Args:
+            descriptor: of the file, open for reading; its position is moved.
+            max_rate: Hz; a higher rate is refused.
+            max_channels: more are refused.
+            cpu_seconds: CPU time for the whole file.
+
+        Raises:
+            BadAudio: the file cannot be decoded, or it crashed or hung the decoder.
+        """
+        helper = self._take()
+        done = False
+        try:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            helper.request(descriptor, max_rate, max_channels, cpu_seconds)
+            rate = 0
+            while True:
+                kind, payload = helper.receive(self._block_timeout)
+                if kind in b"EX":
+                    done = True
+                    if kind == b"X":
+                        raise BadAudio(f"file cannot be decoded: {json.loads(payload)}", param="file")
+                    return
+                if kind == b"R":
+                    rate = json.loads(payload)
+                else:
+                    yield rate, np.frombuffer(payload, dtype=np.float32)
+        except TimeoutError:
+            raise BadAudio(
+                f"file cannot be decoded: its decoder gave nothing for {self._block_timeout:g} s",
+                param="file",
+                code="audio_decoder_hung",
+            ) from None
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            done = True
+            how = helper.end()
+            log.warning("a decoder process was lost: %s", how)
+            raise BadAudio(
+                f"file cannot be decoded: it is damaged, its decoder did not survive it ({how})",
+                param="file",
+                code="audio_decoder_died",
+            ) from None
+        finally:
+            if done and helper.alive():
+                self._give_back(helper)
+            elif not done:
+                helper.end()
+
+    def _take(self) -> Helper:
+        with self._lock:
+            while self._idle:
+                helper = self._idle.pop()
+                if helper.alive():
+                    return helper
+                helper.end()
+        return Helper(self._memory_bytes)
+
+    def _give_back(self, helper: Helper) -> None:
+        with self._lock:
+            if len(self._idle) < _IDLE_KEPT:
+                self._idle.append(helper)
+                return
+        with contextlib.suppress(OSError):
+            helper.leave()

@@ -1,0 +1,211 @@
+"""The process that runs FFmpeg's libraries on files of strangers; `asrsvc.speech.ffmpeg` starts it.
+
+It takes one file descriptor after the other over a Unix socket and answers with mono blocks at the
+file's own rate. Its memory, CPU time and files are limited, so that a file that crashes, hangs or
+bloats a decoder ends this process and nothing else. It ignores SIGTERM and SIGINT, which a process
+group may get while its worker still finishes requests, and leaves when the socket closes.
+
+Its messages are `R` the sample rate (JSON), `B` a block of samples (float32), `E` the end and `X` an
+error (JSON); `MESSAGE` is the head of each.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any, Final
+
+import av
+import av.error
+import numpy as np
+from numpy.typing import NDArray
+
+from asrsvc.speech.ffmpeg import MESSAGE
+
+# Demuxers of files that people record. Playlists and other demuxers that open further files or
+# addresses by name (concat, hls, dash, …) are not among them.
+DEMUXERS: Final = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,amr,amrnb,amrwb,asf,avi,flv,mpeg,mpegts,ogg,mp3,wav,w64,"
+    "aiff,caf,flac,au,ac3,eac3"
+)
+BLOCK_SECONDS: Final = 10
+# A recording may have holes (a call on hold, lost packets): its times stay right if the hole is
+# filled with silence. A jump beyond this is a wrong clock rather than a hole.
+_MIN_HOLE_SECONDS: Final = 0.1
+_MAX_HOLE_SECONDS: Final = 600.0
+# A few damaged packets are lived with, as players do.
+_BAD_PACKETS_ALLOWED: Final = 3
+_BAD_PACKETS_SHARE: Final = 0.01
+# A container that declares its length and holds clearly less has been cut off.
+_MISSING_SECONDS_ALLOWED: Final = 0.5
+_SCALE: Final = {"uint8": 2.0**7, "int16": 2.0**15, "int32": 2.0**31, "int64": 2.0**63}
+
+Samples = NDArray[np.float32]
+
+
+class _Refused(Exception):
+    """The file cannot be decoded; carries the sentence for the answer."""
+
+
+def mono(frame: av.AudioFrame) -> Samples:
+    """Down-mix one frame by the mean of its channels; shape (n,), float32, nominally in [-1, 1]."""
+    data: NDArray[Any] = frame.to_ndarray()
+    channels = frame.layout.nb_channels
+    planes = data if frame.format.is_planar else data.reshape(-1, channels).T
+    scale = _SCALE.get(str(data.dtype), 1.0)
+    centred = planes.astype(np.float32) - (np.float32(scale) if data.dtype == np.uint8 else 0)
+    mixed: Samples = np.clip(centred / np.float32(scale), -1, 1).mean(axis=0, dtype=np.float32)
+    return mixed
+
+
+def decode(file: io.RawIOBase, max_rate: int, max_channels: int) -> Iterator[int | Samples]:
+    """Decode the first audio stream: the sample rate, then blocks of about ten seconds.
+
+    Raises:
+        _Refused: no known container, no audio in it, damaged, or beyond the limits.
+    """
+    options = {"format_whitelist": DEMUXERS, "protocol_whitelist": ""}
+    try:
+        container = av.open(file, mode="r", options=options, metadata_errors="ignore")
+    except (av.error.FFmpegError, UnicodeDecodeError) as error:
+        raise _Refused("it is in no audio or video format that is known here, or it is cut off") from error
+    with container:
+        if not container.streams.audio:
+            raise _Refused("it holds no audio stream")
+        stream = container.streams.audio[0]
+        stream.thread_count = 1
+        rate = 0
+        position = 0  # samples given out or waiting in `parts`
+        parts: list[Samples] = []
+        waiting = 0
+        for frame in _frames(container, stream):
+            if not rate:
+                rate = frame.sample_rate
+                if not 0 < rate <= max_rate:
+                    raise _Refused(f"its sample rate is {rate} Hz")
+                yield rate
+            if frame.sample_rate != rate:
+                raise _Refused(f"its sample rate changes from {rate} to {frame.sample_rate} Hz")
+            if frame.layout.nb_channels > max_channels:
+                raise _Refused(f"it has {frame.layout.nb_channels} channels")
+            hole = _hole(frame, container.start_time, rate, position)
+            samples = mono(frame)
+            parts += [np.zeros(hole, np.float32), samples] if hole else [samples]
+            waiting += hole + len(samples)
+            position += hole + len(samples)
+            while waiting >= rate * BLOCK_SECONDS:
+                joined = np.concatenate(parts)
+                block, rest = np.split(joined, [rate * BLOCK_SECONDS])
+                parts, waiting = [rest], len(rest)
+                yield block
+        if waiting:
+            yield np.concatenate(parts)
+        _check_whole(container, stream, position / rate if rate else 0.0)
+
+
+def _frames(container: av.container.InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
+    packets = bad = 0
+    demuxer = container.demux(stream)
+    while True:
+        try:
+            packet = next(demuxer, None)
+        except av.error.FFmpegError:
+            packet = None  # damaged beyond this point; the length check says what is missing
+            bad += 1
+        if packet is None:
+            break
+        packets += 1
+        try:
+            yield from packet.decode()
+        except av.error.FFmpegError as error:
+            if isinstance(error, MemoryError):
+                raise
+            bad += 1
+    if bad > max(_BAD_PACKETS_ALLOWED, packets * _BAD_PACKETS_SHARE):
+        raise _Refused(f"it is damaged: {bad} of {packets} packets cannot be decoded")
+
+
+def _hole(frame: av.AudioFrame, start_time: int | None, rate: int, position: int) -> int:
+    """Samples of silence before this frame, by its time stamp."""
+    if frame.pts is None or frame.time_base is None:
+        return 0
+    time = float(frame.pts * frame.time_base) - (start_time or 0) / av.time_base
+    missing = time - position / rate
+    return round(missing * rate) if _MIN_HOLE_SECONDS < missing <= _MAX_HOLE_SECONDS else 0
+
+
+def _check_whole(
+    container: av.container.InputContainer, stream: av.AudioStream, decoded_seconds: float
+) -> None:
+    # Only the MP4 family writes the length of its streams; elsewhere it is FFmpeg's estimate.
+    if "mp4" not in container.format.name or stream.duration is None or stream.time_base is None:
+        return
+    declared = float(stream.duration * stream.time_base)
+    if declared - decoded_seconds > max(_MISSING_SECONDS_ALLOWED, 0.01 * declared):
+        raise _Refused(f"it is cut off: it declares {declared:.2f} s and holds {decoded_seconds:.2f} s")
+
+
+def _address_space() -> int:
+    """Bytes of address space this process has now (proc(5), statm, first field)."""
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        return int(statm.read().split()[0]) * resource.getpagesize()
+
+
+def _send(connection: socket.socket, kind: bytes, payload: bytes) -> None:
+    connection.sendall(MESSAGE.pack(kind, len(payload)))
+    connection.sendall(payload)
+
+
+def _serve_one(connection: socket.socket, descriptor: int, request: dict[str, Any]) -> None:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    cpu = int(used.ru_utime + used.ru_stime) + 1 + int(request["cpu_seconds"])
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, resource.RLIM_INFINITY))
+    try:
+        with io.FileIO(descriptor, "rb") as file:
+            for item in decode(file, request["max_rate"], request["max_channels"]):
+                if isinstance(item, int):
+                    _send(connection, b"R", json.dumps(item).encode())
+                else:
+                    _send(connection, b"B", item.tobytes())
+    except _Refused as refusal:
+        _send(connection, b"X", json.dumps(str(refusal)).encode())
+    except (av.error.FFmpegError, ValueError, OverflowError) as error:
+        _send(connection, b"X", json.dumps(f"it is damaged ({type(error).__name__})").encode())
+    except MemoryError:
+        _send(connection, b"X", json.dumps("its decoder needs more memory than it may have").encode())
+    else:
+        _send(connection, b"E", b"")
+
+
+def main() -> int:
+    """Serve files from the socket whose number is the first argument until it closes.
+
+    The second argument is the memory limit in bytes.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    av.logging.set_level(None)
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    limit = _address_space() + int(sys.argv[2])
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.nice(1)  # decoding gives way to the workers' event loops
+    while True:
+        request, descriptors, _flags, _address = socket.recv_fds(connection, 4096, 1)
+        if not request:
+            return 0
+        try:
+            _serve_one(connection, descriptors[0], json.loads(request))
+        except (BrokenPipeError, ConnectionResetError):
+            return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

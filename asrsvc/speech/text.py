@@ -1,0 +1,308 @@
+"""CTC logits to text: tags, tokens with times and confidence, words.
+
+SenseVoice answers its four queries in the first four output frames (language, emotion, event,
+ITN); every later frame stands for 60 ms of sound, and token 0 is the blank (FunASR,
+`SenseVoiceSmall.inference`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import sentencepiece
+
+from asrsvc.errors import InferenceFailed, ModelError
+from asrsvc.speech.engine import QUERY_FRAMES
+from asrsvc.speech.features import FRAME_SECONDS
+from asrsvc.speech.types import FloatArray, IntArray, Word
+
+BLANK: Final = 0
+NO_SPEECH: Final = "nospeech"
+
+_SPACE: Final = "\u2581"  # SentencePiece's mark for a space before a piece
+_TAG: Final = re.compile(r"<\|(.+)\|>")
+_EMOTIONS: Final = {
+    "HAPPY": "happy",
+    "SAD": "sad",
+    "ANGRY": "angry",
+    "NEUTRAL": "neutral",
+    "FEARFUL": "fearful",
+    "DISGUSTED": "disgusted",
+    "SURPRISED": "surprised",
+}
+_EVENTS: Final = {
+    "BGM": "bgm",
+    "Applause": "applause",
+    "Laughter": "laughter",
+    "Cry": "cry",
+    "Sneeze": "sneeze",
+    "Breath": "breath",
+    "Cough": "cough",
+}
+_LANGUAGES: Final = frozenset({"zh", "en", "yue", "ja", "ko", NO_SPEECH})
+
+# A frame stacks the seven 25 ms windows around its place, so what it hears begins 30 ms before.
+_FRAME_LEAD: Final = FRAME_SECONDS / 2
+# CTC emits a token where it is sure of it and blanks until the next: within this many seconds
+# the sound of the token is taken to last until the next word.
+_MAX_TAIL: Final = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of the text with its place in the sound and in the text."""
+
+    id: int
+    start: float
+    """seconds from the start of the span"""
+    end: float
+    """seconds from the start of the span: the end of the frames that emit it"""
+    confidence: float
+    """0 to 1: the highest posterior probability among the frames that emit it"""
+    begin: int
+    """index of its first character in the text"""
+    stop: int
+    """index behind its last character in the text"""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the network says of one span."""
+
+    text: str
+    language: str
+    """zh, en, yue, ja, ko or nospeech"""
+    emotion: str
+    events: tuple[str, ...]
+    tokens: tuple[Token, ...]
+
+    @property
+    def confidence(self) -> float:
+        """Mean confidence of the tokens, 0 where there are none."""
+        return sum(t.confidence for t in self.tokens) / len(self.tokens) if self.tokens else 0.0
+
+
+class Vocabulary:
+    """The pieces of one version, and how ids become text."""
+
+    def __init__(self, path: Path, expected_size: int) -> None:
+        """Read a SentencePiece model.
+
+        Args:
+            path: the version's `*.bpe.model`.
+            expected_size: how many tokens the network tells apart.
+
+        Raises:
+            ModelError: the file is missing, is no SentencePiece model, or has another size.
+        """
+        processor = sentencepiece.SentencePieceProcessor()
+        try:
+            processor.load(str(path))
+        except (OSError, RuntimeError) as error:
+            raise ModelError(f"{path}: cannot be read as a SentencePiece model: {error}") from error
+        size = processor.get_piece_size()
+        if size != expected_size:
+            raise ModelError(f"{path}: has {size} pieces; the network has {expected_size} outputs")
+        pieces = [processor.id_to_piece(i) for i in range(size)]
+        self._tags = {i: m[1] for i, piece in enumerate(pieces) if (m := _TAG.fullmatch(piece))}
+        if not _LANGUAGES <= set(self._tags.values()):
+            raise ModelError(f"{path}: has no language tags such as <|zh|>: not SenseVoice's vocabulary")
+        self._surfaces = [
+            b"" if processor.is_control(i) else _surface(piece, processor.is_byte(i))
+            for i, piece in enumerate(pieces)
+        ]
+
+    def tag(self, token_id: int) -> str:
+        """The name inside `<|...|>`, or the empty string for another token."""
+        return self._tags.get(token_id, "")
+
+    def text(self, ids: Iterable[int]) -> tuple[str, list[tuple[int, int]]]:
+        """Join tokens to text, as SentencePiece's own decoder does.
+
+        Returns:
+            the text without surrounding spaces, and for each id the range of characters that it
+            covers in it (pieces that share the bytes of one character share the character).
+        """
+        raw = bytearray()
+        ends = [0]
+        for token_id in ids:
+            raw += self._surfaces[token_id]
+            ends.append(len(raw))
+        text = raw.decode("utf-8", errors="replace")
+        stripped = text.strip()
+        offset = len(text) - len(text.lstrip())
+        places = _characters_at(raw, ends)
+        limit = len(stripped)
+        spans = [
+            (min(max(begin - offset, 0), limit), min(max(stop - offset, 0), limit))
+            for begin, stop in zip(places, places[1:], strict=False)
+        ]
+        return stripped, spans
+
+
+def _surface(piece: str, is_byte: bool) -> bytes:
+    if is_byte:  # <0xE4>: one byte of a character that has no piece of its own
+        return bytes([int(piece[3:-1], 16)])
+    return piece.replace(_SPACE, " ").encode()
+
+
+def _characters_at(raw: bytearray, ends: list[int]) -> list[int]:
+    """How many whole characters the text has before each byte position."""
+    return [len(raw[:end].decode("utf-8", errors="ignore")) for end in ends]
+
+
+def greedy_path(logits: FloatArray) -> IntArray:
+    """The most probable token of each frame; logits of shape (T, V) give shape (T,), int64."""
+    path: IntArray = logits.argmax(axis=-1)
+    return path
+
+
+def collapse(path: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """Merge repeats and drop blanks, as CTC defines it (Graves et al., 2006).
+
+    Args:
+        path: shape (T,), the best token of each frame.
+
+    Returns:
+        ids, first frame and the frame behind the last one of each token, all of shape (N,), int64.
+    """
+    if not len(path):
+        return path, path, path
+    starts = np.flatnonzero(np.concatenate(([True], np.diff(path) != 0)))
+    stops = np.append(starts[1:], len(path))
+    ids = path[starts]
+    kept = ids != BLANK
+    return ids[kept], starts[kept], stops[kept]
+
+
+def read(logits: FloatArray, vocabulary: Vocabulary) -> Reading:
+    """Read one span's logits.
+
+    Args:
+        logits: shape (4 + T, V), float32.
+        vocabulary: of the same version.
+
+    Raises:
+        InferenceFailed: the logits are not finite.
+    """
+    path = greedy_path(logits)
+    if not np.isfinite(logits[np.arange(len(path)), path]).all():
+        raise InferenceFailed("the engine gave numbers that are not finite")
+    language, emotion, event, _itn = (vocabulary.tag(int(i)) for i in path[:QUERY_FRAMES])
+    language = language if language in _LANGUAGES else NO_SPEECH
+    ids, starts, stops = collapse(path[QUERY_FRAMES:])
+    spoken = [i for i, token_id in enumerate(ids.tolist()) if not vocabulary.tag(token_id)]
+    text, places = vocabulary.text(ids[spoken].tolist())
+    tokens: tuple[Token, ...] = ()
+    if language == NO_SPEECH or not any(c.isalnum() for c in text):
+        text = ""
+    else:
+        probabilities = _posteriors(logits[QUERY_FRAMES:], path[QUERY_FRAMES:])
+        tokens = tuple(
+            Token(
+                id=int(ids[i]),
+                start=max(0.0, starts[i] * FRAME_SECONDS - _FRAME_LEAD),
+                end=stops[i] * FRAME_SECONDS - _FRAME_LEAD,
+                confidence=float(probabilities[starts[i] : stops[i]].max()),
+                begin=begin,
+                stop=stop,
+            )
+            for i, (begin, stop) in zip(spoken, places, strict=True)
+        )
+    return Reading(
+        text=text,
+        language=language,
+        emotion=_EMOTIONS.get(emotion, "unknown"),
+        events=(_EVENTS[event],) if event in _EVENTS else (),
+        tokens=tokens,
+    )
+
+
+def _posteriors(logits: FloatArray, path: IntArray) -> FloatArray:
+    """Posterior probability of each frame's best token; blank frames are left at 0 (not needed)."""
+    result = np.zeros(len(path), dtype=np.float32)
+    frames = np.flatnonzero(path != BLANK)
+    rows = logits[frames]
+    best = rows[np.arange(len(frames)), path[frames]]
+    result[frames] = 1.0 / np.exp(rows - best[:, None]).sum(axis=-1)
+    return result
+
+
+def words(reading: Reading, offset: float, limit: float) -> tuple[Word, ...]:
+    """Group the tokens of a reading to words.
+
+    Punctuation stays with the word before it, so that the words joined (with spaces in English and
+    Korean) give the text. Chinese and Cantonese are cut by jieba, Japanese by characters.
+
+    Args:
+        reading: of one span.
+        offset: where the span begins in the recording, in seconds.
+        limit: where the span ends in the recording, in seconds; no word ends later.
+    """
+    pieces = _word_ranges(reading.text, reading.language)
+    heard: list[tuple[str, float, float, float]] = []
+    for begin, stop in pieces:
+        tokens = [t for t in reading.tokens if t.begin < stop and t.stop > begin]
+        if not tokens:
+            continue
+        confidence = sum(t.confidence for t in tokens) / len(tokens)
+        # A full stop is emitted somewhere in the silence behind a sentence: it has no sound.
+        sounding = [t for t in tokens if any(c.isalnum() for c in reading.text[t.begin : t.stop])] or tokens
+        heard.append((reading.text[begin:stop].strip(), sounding[0].start, sounding[-1].end, confidence))
+    result = []
+    for index, (word, start, end, confidence) in enumerate(heard):
+        follower = heard[index + 1][1] if index + 1 < len(heard) else limit - offset
+        last = max(end, min(follower, end + _MAX_TAIL)) if follower >= end else max(start, follower)
+        result.append(
+            Word(
+                word,
+                round(min(offset + start, limit), 3),
+                round(min(offset + last, limit), 3),
+                round(confidence, 4),
+            )
+        )
+    return tuple(result)
+
+
+def _word_ranges(text: str, language: str) -> list[tuple[int, int]]:
+    """Ranges of characters that are words; neighbours touch, except for spaces between them."""
+    cut = {"zh": _cut_chinese, "yue": _cut_chinese, "ja": _cut_characters}.get(language, _cut_spaces)
+    ranges: list[tuple[int, int]] = []
+    for begin, stop in cut(text):
+        word = text[begin:stop]
+        if word.isspace():
+            continue
+        spoken = any(c.isalnum() for c in word)
+        glued = bool(ranges) and ranges[-1][1] == begin
+        opening = not any(c.isalnum() for c in text[slice(*ranges[-1])]) if ranges else False
+        if glued and (not spoken or opening):
+            ranges[-1] = (ranges[-1][0], stop)
+        else:
+            ranges.append((begin, stop))
+    return ranges
+
+
+def _cut_spaces(text: str) -> Iterable[tuple[int, int]]:
+    return (m.span() for m in re.finditer(r"\S+", text))
+
+
+def _cut_characters(text: str) -> Iterable[tuple[int, int]]:
+    # A run of Latin letters or digits is one word also where the script has no spaces.
+    return (m.span() for m in re.finditer(r"[A-Za-z0-9'.:,]*[A-Za-z0-9]|\S", text))
+
+
+def _cut_chinese(text: str) -> Iterable[tuple[int, int]]:
+    return [(begin, stop) for _word, begin, stop in _jieba()(text)]
+
+
+def _jieba() -> Callable[[str], list[tuple[str, int, int]]]:
+    # Loads a dictionary of 30 MB: only a worker that is asked for Chinese words pays for it.
+    import rjieba
+
+    tokenize: Callable[[str], list[tuple[str, int, int]]] = rjieba.tokenize
+    return tokenize

@@ -1,0 +1,195 @@
+"""The way of a request, on one screen: decode → segment → features → batch → engine → text."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from asrsvc.errors import Cancelled
+from asrsvc.speech.batch import Batcher
+from asrsvc.speech.decode import Limits, Recording
+from asrsvc.speech.features import MIN_SAMPLES
+from asrsvc.speech.ffmpeg import HelperPool
+from asrsvc.speech.model import Model
+from asrsvc.speech.segment import Segmenter
+from asrsvc.speech.text import read, words
+from asrsvc.speech.types import SAMPLE_RATE, Language, Segment, Span, Transcript
+
+log = logging.getLogger(__name__)
+
+_PROGRESS_EVERY_SECONDS: Final = 5.0
+# Between these languages a text is joined without spaces.
+_WITHOUT_SPACES: Final = frozenset({"zh", "yue", "ja"})
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a request may choose."""
+
+    language: Language = "auto"
+    use_itn: bool = True
+    words: bool = False
+    """whether segments carry words"""
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a request stands; written by its thread, read by whoever reports on it."""
+
+    audio_seconds: float = 0.0
+    """seconds of the recording decoded so far"""
+    decode_seconds: float = 0.0
+    """time spent decoding and looking for speech"""
+    inference_seconds: float = 0.0
+    """time spent in the engine"""
+    spans: int = 0
+    """spans recognised so far"""
+
+
+class Transcriber:
+    """Everything one worker needs to turn files into words; used by several threads at once."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        segmenter: Segmenter,
+        helpers: HelperPool,
+        limits: Limits,
+        batcher: Batcher,
+        queue_timeout: float,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            model: the version's files.
+            segmenter: finds speech in long recordings.
+            helpers: decode what libsndfile cannot.
+            limits: of a recording.
+            batcher: in front of the model's engine.
+            queue_timeout: seconds that a span may wait for the engine.
+        """
+        self.model = model
+        self._segmenter = segmenter
+        self._helpers = helpers
+        self._limits = limits
+        self._batcher = batcher
+        self._queue_timeout = queue_timeout
+
+    def segments(
+        self,
+        descriptor: int,
+        options: Options,
+        progress: Progress | None = None,
+        cancelled: threading.Event | None = None,
+    ) -> Iterator[Segment]:
+        """Transcribe a file span by span, in order of time.
+
+        Args:
+            descriptor: of the file, open for reading and seekable.
+            options: of the request.
+            progress: kept up to date while the work goes on.
+            cancelled: set by another thread to drop the rest.
+
+        Raises:
+            BadAudio: the file cannot be decoded.
+            TooLarge: the recording is longer than the limit.
+            InferenceFailed: the engine failed.
+            NotReady: the engine was busy for too long.
+            Cancelled: `cancelled` was set.
+        """
+        progress = progress if progress is not None else Progress()
+        recording = Recording(descriptor, self._limits, self._helpers)
+        spans = self._segmenter.spans(recording.blocks(), self.model.max_span_seconds)
+        reported = time.monotonic()
+        while True:
+            started = time.monotonic()
+            span = next(spans, None)
+            progress.decode_seconds += time.monotonic() - started
+            progress.audio_seconds = recording.seconds
+            if cancelled is not None and cancelled.is_set():
+                raise Cancelled("the client has gone")
+            if span is None:
+                return
+            segment = self._recognise(span, options, progress)
+            if segment.text or segment.events:
+                yield segment
+            if time.monotonic() - reported > _PROGRESS_EVERY_SECONDS:
+                reported = time.monotonic()
+                log.info(
+                    "at %.0f s of the recording, %d spans",
+                    span.end / SAMPLE_RATE,
+                    progress.spans,
+                    extra={"audio_seconds": round(span.end / SAMPLE_RATE, 1), "spans": progress.spans},
+                )
+
+    def transcribe(
+        self,
+        descriptor: int,
+        options: Options,
+        progress: Progress | None = None,
+        cancelled: threading.Event | None = None,
+    ) -> Transcript:
+        """Transcribe a whole file; arguments and errors are those of `segments`."""
+        progress = progress if progress is not None else Progress()
+        found = tuple(self.segments(descriptor, options, progress, cancelled))
+        return Transcript(
+            text=join_texts(found),
+            language=_majority(found, lambda s: s.language, "nospeech"),
+            emotion=_majority(found, lambda s: s.emotion, "unknown"),
+            events=tuple(dict.fromkeys(event for s in found for event in s.events)),
+            duration=round(progress.audio_seconds, 3),
+            segments=found,
+        )
+
+    def _recognise(self, span: Span, options: Options, progress: Progress) -> Segment:
+        offset = span.waveform.offset / SAMPLE_RATE
+        limit = span.waveform.end / SAMPLE_RATE
+        if len(span.waveform.samples) < MIN_SAMPLES:
+            return _silent(offset, limit)
+        features = self.model.extractor.features(span.waveform.samples)
+        inference = self._batcher.infer(features, options.language, options.use_itn, self._queue_timeout)
+        progress.inference_seconds += inference.seconds
+        progress.spans += 1
+        reading = read(inference.logits, self.model.vocabulary)
+        heard = words(reading, offset, limit) if options.words else ()
+        return Segment(
+            start=round(span.start / SAMPLE_RATE, 3),
+            end=round(span.end / SAMPLE_RATE, 3),
+            text=reading.text,
+            language=reading.language,
+            emotion=reading.emotion,
+            events=reading.events,
+            confidence=round(reading.confidence, 4),
+            words=heard,
+        )
+
+
+def _silent(start: float, end: float) -> Segment:
+    return Segment(start, end, "", "nospeech", "unknown", (), 0.0, ())
+
+
+def join_texts(segments: tuple[Segment, ...]) -> str:
+    """The texts of all segments, with a space between two unless both are written without spaces."""
+    text = ""
+    before = ""
+    for segment in segments:
+        if not segment.text:
+            continue
+        close = before in _WITHOUT_SPACES and segment.language in _WITHOUT_SPACES
+        text += segment.text if not text or close else " " + segment.text
+        before = segment.language
+    return text
+
+
+def _majority(segments: tuple[Segment, ...], value: Callable[[Segment], str], default: str) -> str:
+    """The value that most of the speaking time has; segments without text count only if all are."""
+    spoken = [s for s in segments if s.text] or list(segments)
+    seconds: dict[str, float] = {}
+    for segment in spoken:
+        seconds[value(segment)] = seconds.get(value(segment), 0.0) + segment.end - segment.start
+    return max(seconds, key=lambda name: seconds[name], default=default)
