@@ -88,6 +88,14 @@ class OverCapacity(AsrError):
     retry_after_seconds = 1
 
 
+class NoSpace(AsrError):
+    """The folder for uploads is full or cannot be written."""
+
+    status = HTTPStatus.INSUFFICIENT_STORAGE
+    default_code = "no_space"
+    retry_after_seconds = 10
+
+
 class NotReady(AsrError):
     """No model is loaded, or the wait for a free slot took too long."""
 

@@ -97,7 +97,7 @@ def _absolute_path(text: str) -> Path:
 
 
 def _address(text: str) -> str:
-    if text.startswith("unix:") and len(text) > len("unix:"):
+    if text.startswith("unix:/") and len(text) > len("unix:/"):
         return text
     host, separator, port = text.rpartition(":")
     right = "host:port with a port from 1 to 65535, or unix:/path"
@@ -261,9 +261,7 @@ def declared() -> tuple[tuple[str, Setting], ...]:
     return tuple((f.name, f.metadata["setting"]) for f in fields(Settings) if "setting" in f.metadata)
 
 
-def load(
-    overrides: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None
-) -> Settings:
+def load(overrides: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
     """Read all settings.
 
     Args:
@@ -305,6 +303,18 @@ def load(
             raise SettingError(f"{setting.name}={text!r} ({where}) is wrong: {error} is right") from None
         origin[setting.name] = where
     return Settings(**values, origin=MappingProxyType(origin))
+
+
+def environment(overrides: Mapping[str, str]) -> dict[str, str]:
+    """The environment with which another program loads the same settings, in any folder.
+
+    Args:
+        overrides: values from the command line, by setting name; they win there too.
+    """
+    environ = {**os.environ, **overrides}
+    if environ.get(CONFIG_VARIABLE):
+        environ[CONFIG_VARIABLE] = str(Path(environ[CONFIG_VARIABLE]).absolute())
+    return environ
 
 
 def _read_file(path: Path) -> dict[str, str]:

@@ -6,6 +6,7 @@ spans of a long recording take turns with those of short ones.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -83,17 +84,19 @@ class Batcher:
             raise NotReady(f"the engine was not free for {timeout:g} s", code="queue_timeout") from None
 
     def close(self, timeout: float) -> None:
-        """Finish what waits and end the thread.
+        """Finish what waits and end the thread; spans put in later are not run.
 
         Args:
             timeout: seconds to wait for it, at most.
         """
-        self._queue.put(None, timeout=timeout)
-        self._thread.join(timeout)
+        with contextlib.suppress(queue.Full):  # the thread is a daemon: it does not hold up the exit
+            self._queue.put(None, timeout=timeout)
+            self._thread.join(timeout)
 
     def _loop(self) -> None:
         held: _Job | None = None
-        while True:
+        closing = False
+        while not closing or held:
             job = held or self._queue.get()
             held = None
             if job is None:
@@ -104,10 +107,11 @@ class Batcher:
                     candidate = self._queue.get_nowait()
                 except queue.Empty:
                     break
-                if candidate is None or not _similar(job.features, candidate.features):
+                if candidate is None:
+                    closing = True
+                    break
+                if not _similar(job.features, candidate.features):
                     held = candidate
-                    if candidate is None:
-                        self._queue.put(None)
                     break
                 batch.append(candidate)
             self._run(batch)

@@ -8,7 +8,7 @@ ITN); every later frame stands for 60 ms of sound, and token 0 is the blank (Fun
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -233,6 +233,23 @@ def _posteriors(logits: FloatArray, path: IntArray) -> FloatArray:
     return result
 
 
+def edges(reading: Reading, offset: float, limit: float) -> tuple[float, float]:
+    """Where the speech of a span begins and ends in the recording, in seconds, by its tokens.
+
+    Args:
+        reading: of one span, with tokens.
+        offset: where the span begins in the recording, in seconds.
+        limit: where the span ends in the recording, in seconds.
+    """
+    sounding = _sounding(reading, reading.tokens)
+    return min(offset + sounding[0].start, limit), min(offset + sounding[-1].end + _MAX_TAIL, limit)
+
+
+def _sounding(reading: Reading, tokens: Sequence[Token]) -> Sequence[Token]:
+    """Those of the tokens that stand for sound: a full stop is emitted in the silence behind it."""
+    return [t for t in tokens if any(c.isalnum() for c in reading.text[t.begin : t.stop])] or tokens
+
+
 def words(reading: Reading, offset: float, limit: float) -> tuple[Word, ...]:
     """Group the tokens of a reading to words.
 
@@ -251,8 +268,7 @@ def words(reading: Reading, offset: float, limit: float) -> tuple[Word, ...]:
         if not tokens:
             continue
         confidence = sum(t.confidence for t in tokens) / len(tokens)
-        # A full stop is emitted somewhere in the silence behind a sentence: it has no sound.
-        sounding = [t for t in tokens if any(c.isalnum() for c in reading.text[t.begin : t.stop])] or tokens
+        sounding = _sounding(reading, tokens)
         heard.append((reading.text[begin:stop].strip(), sounding[0].start, sounding[-1].end, confidence))
     result = []
     for index, (word, start, end, confidence) in enumerate(heard):

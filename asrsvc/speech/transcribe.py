@@ -16,7 +16,7 @@ from asrsvc.speech.features import MIN_SAMPLES
 from asrsvc.speech.ffmpeg import HelperPool
 from asrsvc.speech.model import Model
 from asrsvc.speech.segment import Segmenter
-from asrsvc.speech.text import read, words
+from asrsvc.speech.text import edges, read, words
 from asrsvc.speech.types import SAMPLE_RATE, Language, Segment, Span, Transcript
 
 log = logging.getLogger(__name__)
@@ -157,9 +157,13 @@ class Transcriber:
         progress.spans += 1
         reading = read(inference.logits, self.model.vocabulary)
         heard = words(reading, offset, limit) if options.words else ()
+        start, end = span.start / SAMPLE_RATE, span.end / SAMPLE_RATE
+        if reading.tokens and span.end - span.start == len(span.waveform.samples):
+            # Nobody looked for the edges of the speech in a span without margins: the tokens know.
+            start, end = edges(reading, offset, limit)
         return Segment(
-            start=round(span.start / SAMPLE_RATE, 3),
-            end=round(span.end / SAMPLE_RATE, 3),
+            start=round(start, 3),
+            end=round(end, 3),
             text=reading.text,
             language=reading.language,
             emotion=reading.emotion,

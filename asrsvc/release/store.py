@@ -1,0 +1,321 @@
+"""Model versions on disk: whole or not there, never changed, one of them `current`.
+
+    root/
+      versions/<id>/    the files of a version and manifest.json; read-only once named
+      current           symbolic link to versions/<id>
+      staging/          copies under way; nothing here is ever served
+      lock              flock: one change at a time
+
+A version gets its name by a rename when all of its bytes are on disk, and a pointer is moved by
+a rename too, so a reader needs no lock and a power cut leaves the old state or the new one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, Final, TypedDict
+
+from asrsvc.errors import StoreError
+
+MODEL_FILE: Final = "model_quant.onnx"
+REQUIRED_FILES: Final = (MODEL_FILE, "am.mvn", "config.yaml", "tokens.json")
+"""beside exactly one file *.bpe.model"""
+_COMPANIONS: Final = ("MODEL_CARD.md", "LICENSE")
+_MANIFEST: Final = "manifest.json"
+_MEND: Final = "let it point to versions/<id>, or remove it"
+_BLOCK_BYTES: Final = 1 << 20
+_LOCK_POLL_SECONDS: Final = 0.05
+
+_EMBEDDED: Final = Path(__file__).resolve().parent.parent / "models"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One model version in the store."""
+
+    id: str
+    """its name and the first 8 hex digits of the SHA-256 of its model_quant.onnx"""
+    path: Path
+    """the folder with its files"""
+
+
+class _Record(TypedDict):
+    """What the manifest says of one file."""
+
+    size: int
+    """bytes"""
+    sha256: str
+    """hex digits"""
+
+
+class Store:
+    """The versions under one root folder.
+
+    Reading creates nothing and takes no lock. One instance belongs to one thread.
+    """
+
+    def __init__(self, root: Path, *, lock_timeout: float = 60.0) -> None:
+        self.root = root
+        self._versions = root / "versions"
+        self._staging = root / "staging"
+        self._lock_timeout = lock_timeout
+        self._lock_depth = 0
+
+    def current(self) -> Version | None:
+        """The version that `current` points to; None while there is no such pointer.
+
+        Raises:
+            StoreError: the pointer leads nowhere, or to something that is not a whole version.
+        """
+        return self._resolve("current")
+
+    def versions(self) -> list[Version]:
+        """Every version, ordered by id."""
+        try:
+            folders = [path for path in self._versions.iterdir() if path.is_dir()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreError(f"{self._versions} cannot be read: {error.strerror}") from error
+        return [Version(path.name, path) for path in sorted(folders)]
+
+    def add_folder(self, source: Path, name: str) -> Version:
+        """Copy a folder of model files into the store; the same files again change nothing.
+
+        Args:
+            source: the folder with the published file layout.
+            name: what the id starts with; letters, digits, dot, dash, underscore.
+
+        Raises:
+            StoreError: a file is missing, the disk refuses, or the id is taken by other files.
+        """
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+            raise StoreError(f"{name!r} cannot name a version: letters, digits and . - _ can")
+        names = [*_version_files(source), *(n for n in _COMPANIONS if (source / n).is_file())]
+        try:
+            with self.lock():
+                return self._add(source, name, names)
+        except OSError as error:
+            raise StoreError(f"{source} cannot be copied to {self.root}: {error}") from error
+
+    def set_current(self, version: Version) -> None:
+        """Let `current` point to a version of this store.
+
+        Raises:
+            StoreError: the version is not whole, or what is called `current` is no pointer.
+        """
+        self._point("current", version)
+
+    @contextmanager
+    def lock(self, timeout: float | None = None) -> Iterator[None]:
+        """Hold the right to change the store; may be taken again by who holds it.
+
+        Args:
+            timeout: seconds to wait for another holder.
+
+        Raises:
+            StoreError: somebody else held it all the time.
+        """
+        if self._lock_depth:
+            self._lock_depth += 1
+            try:
+                yield
+            finally:
+                self._lock_depth -= 1
+            return
+        path = self.root / "lock"
+        try:
+            _make_folder(self.root)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be opened: {error.strerror}") from error
+        try:
+            _flock(descriptor, path, self._lock_timeout if timeout is None else timeout)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            self._lock_depth = 1
+            try:
+                yield
+            finally:
+                self._lock_depth = 0
+        finally:
+            os.close(descriptor)  # releases the lock
+
+    def _add(self, source: Path, name: str, names: list[str]) -> Version:
+        shutil.rmtree(self._staging, ignore_errors=True)  # only the holder of the lock writes there
+        _make_folder(self._versions)
+        staged = self._staging / secrets.token_hex(8)
+        staged.mkdir(parents=True)
+        try:
+            files = {file: _copy(source / file, staged / file) for file in names}
+            version_id = f"{name}-{files[MODEL_FILE]['sha256'][:8]}"
+            version = Version(version_id, self._versions / version_id)
+            if os.path.lexists(version.path):
+                _check_same(version, files)
+                return version
+            manifest = {
+                "id": version_id,
+                "source": str(source.resolve()),
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "files": files,
+            }
+            _write(staged / _MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
+            _sync_folder(staged)
+            staged.rename(version.path)
+            _sync_folder(self._versions)
+        finally:
+            shutil.rmtree(self._staging, ignore_errors=True)
+        return version
+
+    def _resolve(self, pointer: str) -> Version | None:
+        path = self.root / pointer
+        try:
+            target = path.readlink()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if path.exists():
+                raise StoreError(f"{path} must be a symbolic link to versions/<id>") from error
+            raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+        try:
+            real = Path(os.path.realpath(path, strict=True))
+        except OSError as error:
+            raise StoreError(f"{path} points to {target}, which leads nowhere: {_MEND}") from error
+        if real.parent != Path(os.path.realpath(self._versions)):
+            raise StoreError(f"{path} points to {target}, not to a folder in {self._versions}: {_MEND}")
+        _version_files(real)
+        return Version(real.name, self._versions / real.name)
+
+    def _point(self, pointer: str, version: Version) -> None:
+        path = self.root / pointer
+        if version.path != self._versions / version.id:
+            raise StoreError(f"{version.path} is not a version of {self.root}")
+        _version_files(version.path)
+        with self.lock():
+            if os.path.lexists(path) and not path.is_symlink():
+                raise StoreError(f"{path} must be a symbolic link to versions/<id>: move it away")
+            try:
+                for left_over in self.root.glob(f".{pointer}-*"):
+                    left_over.unlink()
+                link = self.root / f".{pointer}-{secrets.token_hex(4)}"
+                link.symlink_to(Path("versions", version.id))
+                link.replace(path)
+                _sync_folder(self.root)
+            except OSError as error:
+                raise StoreError(f"{path} cannot be replaced: {error}") from error
+
+
+def ensure_embedded(store: Store) -> Version:
+    """The current version; where there is none, the model inside the package becomes it.
+
+    Raises:
+        StoreError: the store is damaged or cannot be written.
+    """
+    version = store.current()
+    if version is not None:
+        return version
+    folders = sorted(path for path in _EMBEDDED.iterdir() if path.is_dir()) if _EMBEDDED.is_dir() else []
+    if len(folders) != 1:
+        raise StoreError(f"{_EMBEDDED} must hold one model; it holds {len(folders)}")
+    with store.lock():
+        version = store.current()
+        if version is None:
+            version = store.add_folder(folders[0], folders[0].name)
+            store.set_current(version)
+    return version
+
+
+def _version_files(folder: Path) -> list[str]:
+    """Names of the files that make a version; StoreError when one is missing."""
+    for name in REQUIRED_FILES:
+        if not (folder / name).is_file():
+            raise StoreError(f"{folder / name} is missing")
+    vocabularies = sorted(path.name for path in folder.glob("*.bpe.model") if path.is_file())
+    if not vocabularies:
+        raise StoreError(f"{folder / '*.bpe.model'} is missing")
+    if len(vocabularies) > 1:
+        raise StoreError(f"{folder} must hold one *.bpe.model; it holds {', '.join(vocabularies)}")
+    return [*REQUIRED_FILES, vocabularies[0]]
+
+
+def _check_same(version: Version, files: dict[str, _Record]) -> None:
+    """Whether a version already stored has these files."""
+    manifest = version.path / _MANIFEST
+    try:
+        stored = json.loads(manifest.read_bytes())["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{manifest} cannot be read: {error}") from error
+    if stored != files:
+        raise StoreError(f"{version.path} holds other files of that name: choose another name")
+    _version_files(version.path)
+
+
+def _copy(source: Path, target: Path) -> _Record:
+    """Copy a file to disk, read-only; its size in bytes and its SHA-256."""
+    digest = hashlib.sha256()
+    size = 0
+    with source.open("rb") as reader, target.open("xb") as writer:
+        while block := reader.read(_BLOCK_BYTES):
+            digest.update(block)
+            size += len(block)
+            writer.write(block)
+        _finish(writer)
+    return {"size": size, "sha256": digest.hexdigest()}
+
+
+def _write(target: Path, content: bytes) -> None:
+    with target.open("xb") as writer:
+        writer.write(content)
+        _finish(writer)
+
+
+def _finish(writer: BinaryIO) -> None:
+    """Make an open file read-only and put its bytes on disk."""
+    writer.flush()
+    os.fchmod(writer.fileno(), 0o444)  # workers map it: it must never be written again
+    os.fsync(writer.fileno())
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder, its parents too, so that a power cut cannot take it away again."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _flock(descriptor: int, path: Path, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise StoreError(f"{path} cannot be locked: {error.strerror}") from error
+        else:
+            return
+        if time.monotonic() >= deadline:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            raise StoreError(f"{path} is held by process {holder}; waited {timeout:g} s for it")
+        time.sleep(_LOCK_POLL_SECONDS)

@@ -1,0 +1,77 @@
+"""How log lines look: JSON for machines, text for a terminal. Used by the master and its workers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, Final
+
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+
+def _extra(record: logging.LogRecord) -> dict[str, Any]:
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, pid, message, and whatever `extra` holds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render one record."""
+        line = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "pid": record.process,
+            "message": record.getMessage(),
+            **_extra(record),
+        }
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """For people: time, level, pid, message, then `name=value` for what `extra` holds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render one record."""
+        extra = "".join(f" {name}={value}" for name, value in _extra(record).items())
+        # A line is a line, whatever a client put into its path.
+        message = record.getMessage().encode("unicode_escape").decode() if "\n" in record.getMessage() else record.getMessage()
+        line = f"{_time(record)[11:23]} {record.levelname.lower():7} [{record.process}] {message}{extra}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def configuration(log_format: str, level: str) -> dict[str, Any]:
+    """A `logging.config.dictConfig` for gunicorn, uvicorn and asrsvc.
+
+    Args:
+        log_format: json, text, or auto (text if standard error is a terminal).
+        level: least severe level to log.
+    """
+    if log_format == "auto":
+        log_format = "text" if sys.stderr.isatty() else "json"
+    formatter = {"json": JsonFormatter, "text": TextFormatter}[log_format]
+    one = {"level": level.upper(), "handlers": ["stderr"], "propagate": False}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"()": formatter}},
+        "handlers": {
+            "stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}
+        },
+        "root": {"level": "WARNING", "handlers": ["stderr"]},
+        "loggers": {
+            "gunicorn.error": one,
+            "gunicorn.access": {"level": "WARNING", "handlers": [], "propagate": False},
+            "uvicorn": {**one, "level": "WARNING"},
+            "asrsvc": one,
+        },
+    }

@@ -1,0 +1,154 @@
+"""The HTTP application: `create_app` puts routes, middleware and error handlers together."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from asrsvc.errors import AsrError, Cancelled, MethodNotAllowed, NotFound
+from asrsvc.settings import Settings
+from asrsvc.speech.transcribe import Transcriber
+from asrsvc.web.answers import error_response
+from asrsvc.web.ops import health
+from asrsvc.web.transcriptions import Desk
+from asrsvc.web.upload import UploadLimits
+
+log = logging.getLogger(__name__)
+access_log = logging.getLogger("asrsvc.access")
+
+# An id that a client brings is kept if it can do no harm in a log or a header.
+_PLAIN_ID: Final = re.compile(r"[A-Za-z0-9._:+/=-]{1,64}")
+
+
+def create_app(settings: Settings, transcriber: Transcriber, *, slots: int) -> ASGIApp:
+    """Build the application of one worker.
+
+    Args:
+        settings: in force.
+        transcriber: with its model loaded.
+        slots: requests that are worked on at the same time.
+    """
+    limits = UploadLimits(
+        bytes=settings.max_upload_mb * 2**20,
+        seconds=settings.body_timeout,
+        idle_seconds=settings.body_idle_timeout,
+        spool_dir=settings.spool_dir,
+    )
+    desk = Desk(
+        transcriber,
+        limits=limits,
+        slots=slots,
+        queue_limit=settings.queue_limit,
+        queue_timeout=settings.queue_timeout,
+    )
+    app = Starlette(
+        routes=[
+            Route("/api/transcribe", desk.transcribe, methods=["POST"]),
+            Route("/health", health(transcriber.model.version), methods=["GET"]),
+        ],
+        exception_handlers={
+            AsrError: _on_error,
+            HTTPException: _on_http_exception,
+            Exception: _on_unexpected,
+        },
+    )
+    return Envelope(app, transcriber.model.version)
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, AsrError):
+        raise error
+    if isinstance(error, Cancelled):
+        request.scope["state"]["note"]["error"] = error.code
+        return Response(status_code=499)  # nginx's number for it, for the log: nobody hears this
+    request.scope["state"]["note"]["error"] = error.code
+    if error.status >= 500:
+        log.error("%s: %s", error.code, error.message)
+    return error_response(error)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    """What the router raises, in the shape of all errors."""
+    if not isinstance(error, HTTPException):
+        raise error
+    path = request.url.path[:100]
+    if error.status_code == 404:
+        return error_response(NotFound(f"path {path!r} is not served here"))
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        wrong = MethodNotAllowed(f"method {request.method} is not served at {path!r}; {allowed} is")
+        return error_response(wrong, headers={"Allow": allowed})
+    raise error
+
+
+async def _on_unexpected(request: Request, _error: Exception) -> Response:
+    """What must not happen: the answer names the request, the log has the trace."""
+    request_id = request.scope["state"]["request_id"]
+    return error_response(AsrError(f"the service failed; its log says why under request id {request_id}"))
+
+
+class Envelope:
+    """Outermost layer: the request id, the version and one log line for each request."""
+
+    def __init__(self, app: ASGIApp, version: str) -> None:
+        self._app = app
+        self._version = version
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI 3)."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.monotonic()
+        request_id = _request_id(scope)
+        note: dict[str, Any] = {}
+        scope.setdefault("state", {}).update(request_id=request_id, note=note)
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message.get("headers", []),
+                    (b"x-request-id", request_id.encode()),
+                    (b"x-model-version", self._version.encode()),
+                ]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception:  # answered by _on_unexpected; here it becomes visible, with its id
+            log.exception("request failed", extra={"request_id": request_id})
+        finally:
+            access_log.info(
+                "%s %s",
+                scope["method"],
+                scope["path"][:200],
+                extra={
+                    "request_id": request_id,
+                    "status": status,
+                    "total_ms": round((time.monotonic() - started) * 1000, 1),
+                    "version": self._version,
+                    **note,
+                },
+            )
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            text = value.decode("latin-1")
+            if _PLAIN_ID.fullmatch(text):
+                return str(text)
+    return uuid.uuid4().hex

@@ -1,0 +1,184 @@
+"""`POST /api/transcribe`: an uploaded file in, its transcript out."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any, Final, TypeVar, cast
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from asrsvc.errors import BadRequest, Cancelled, NotReady, OverCapacity
+from asrsvc.speech.transcribe import Options, Progress, Transcriber
+from asrsvc.speech.types import LANGUAGES, Language, Transcript
+from asrsvc.web.answers import JsonResponse
+from asrsvc.web.upload import Form, UploadLimits, check_head, read_form
+
+T = TypeVar("T")
+
+TIMESTAMPS: Final = ("none", "segment", "word")
+_FIELDS: Final = frozenset({"language", "use_itn", "timestamps"})
+_BOOLEANS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """The text fields of a request, checked."""
+
+    options: Options
+    timestamps: str
+
+
+def parse_fields(fields: dict[str, str]) -> Wishes:
+    """Check the text fields.
+
+    Raises:
+        BadRequest: a value is not among those that the message lists.
+    """
+    language = _one_of("language", fields.get("language", "auto"), LANGUAGES)
+    timestamps = _one_of("timestamps", fields.get("timestamps", "none"), TIMESTAMPS)
+    itn = fields.get("use_itn", "true")
+    if itn.lower() not in _BOOLEANS:
+        raise BadRequest(f"use_itn is {itn[:60]!r}; true or false is right", param="use_itn")
+    options = Options(
+        language=cast("Language", language), use_itn=_BOOLEANS[itn.lower()], words=timestamps == "word"
+    )
+    return Wishes(options, timestamps)
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise BadRequest(f"{name} is {value[:60]!r}; one of {', '.join(allowed)} is right", param=name)
+    return value
+
+
+class Desk:
+    """Takes requests for transcription: at most so many at work, so many waiting."""
+
+    def __init__(
+        self,
+        transcriber: Transcriber,
+        *,
+        limits: UploadLimits,
+        slots: int,
+        queue_limit: int,
+        queue_timeout: float,
+    ) -> None:
+        """Prepare the slots.
+
+        Args:
+            transcriber: does the work.
+            limits: of request bodies.
+            slots: requests that are decoded and recognised at the same time.
+            queue_limit: requests beyond these that may be here, reading their body or waiting.
+            queue_timeout: seconds that a request waits for a slot, at most.
+        """
+        self._transcriber = transcriber
+        self._limits = limits
+        self._slots = asyncio.Semaphore(slots)
+        self._places = slots + queue_limit
+        self._queue_timeout = queue_timeout
+        self._present = 0
+        self._threads = ThreadPoolExecutor(slots, thread_name_prefix="asr-request")
+
+    async def transcribe(self, request: Request) -> Response:
+        """Answer one request."""
+        check_head(request.headers, self._limits.bytes)
+        if self._present >= self._places:
+            raise OverCapacity(f"{self._present} requests are here already; the limit is {self._places}")
+        self._present += 1
+        try:
+            form = await read_form(request.headers, request.receive, self._limits, _FIELDS)
+            try:
+                wishes = parse_fields(form.fields)
+                transcript = await self._work(request, form, wishes.options)
+            finally:
+                form.close()
+        finally:
+            self._present -= 1
+        body = answer(transcript, wishes.timestamps)
+        body["model_version"] = self._transcriber.model.version
+        body["request_id"] = request.scope["state"]["request_id"]
+        return JsonResponse(body)
+
+    async def _work(self, request: Request, form: Form, options: Options) -> Transcript:
+        note = request.scope["state"]["note"]
+        gone = asyncio.ensure_future(_disconnected(request))
+        progress = Progress()
+        cancelled = threading.Event()
+        arrived = time.monotonic()
+        try:
+            await self._slot(gone)
+            note["queue_ms"] = _milliseconds(time.monotonic() - arrived)
+            try:
+                loop = asyncio.get_running_loop()
+                work = loop.run_in_executor(
+                    self._threads,
+                    self._transcriber.transcribe,
+                    cast("int", form.descriptor),
+                    options,
+                    progress,
+                    cancelled,
+                )
+                await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+                if not work.done():
+                    cancelled.set()
+                # The file must stay open until its thread has let go of it.
+                return await asyncio.shield(work)
+            finally:
+                cancelled.set()
+                self._slots.release()
+        finally:
+            gone.cancel()
+            note["bytes"] = form.size
+            note["audio_seconds"] = round(progress.audio_seconds, 3)
+            note["decode_ms"] = _milliseconds(progress.decode_seconds)
+            note["inference_ms"] = _milliseconds(progress.inference_seconds)
+            note["spans"] = progress.spans
+
+    async def _slot(self, gone: asyncio.Future[None]) -> None:
+        """Wait for a free slot, or until the client has gone."""
+        turn = asyncio.ensure_future(self._slots.acquire())
+        await asyncio.wait({turn, gone}, timeout=self._queue_timeout, return_when=asyncio.FIRST_COMPLETED)
+        if turn.done():
+            return
+        turn.cancel()
+        if gone.done():
+            raise Cancelled("the client has gone")
+        raise NotReady(f"no slot was free for {self._queue_timeout:g} s", code="queue_timeout")
+
+    def close(self) -> None:
+        """Let the threads go once they are idle."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+async def _disconnected(request: Request) -> None:
+    """Return when the client has gone; the body has been read to its end."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def answer(transcript: Transcript, timestamps: str) -> dict[str, Any]:
+    """The answer's keys that come from the transcript, in their documented order."""
+    body: dict[str, Any] = {
+        "text": transcript.text,
+        "language": transcript.language,
+        "emotion": transcript.emotion,
+        "events": list(transcript.events),
+        "duration": transcript.duration,
+    }
+    if timestamps != "none":
+        segments = [asdict(segment) for segment in transcript.segments]
+        for segment in segments:
+            if timestamps == "segment":
+                del segment["words"]
+        body["segments"] = segments
+    return body
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 1)

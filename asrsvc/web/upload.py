@@ -1,0 +1,278 @@
+"""Reading a multipart/form-data body: the file to a spool without a name, the fields to text.
+
+Limits hold while the body arrives. What is over them stops the reading at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.datastructures import Headers
+
+from asrsvc.errors import (
+    BadRequest,
+    Cancelled,
+    NoSpace,
+    RequestTimeout,
+    TooLarge,
+    UnsupportedMediaType,
+)
+
+Receive = Callable[[], Awaitable[Any]]
+
+_FIELD_BYTES: Final = 1024
+"""bytes of a text field, at most"""
+_MEMORY_BYTES: Final = 2**20
+"""a request that declares no more than this is kept in memory"""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadLimits:
+    """What a request body may be at most."""
+
+    bytes: int
+    """size of the whole body"""
+    seconds: float
+    """time for the whole body to arrive"""
+    idle_seconds: float
+    """silence in the middle of the body"""
+    spool_dir: Path
+    """folder for bodies that do not fit into memory"""
+
+
+@dataclass(slots=True)
+class Form:
+    """A parsed body. The descriptor of its file is closed by `close`."""
+
+    fields: dict[str, str] = field(default_factory=dict)
+    descriptor: int | None = None
+    """of the uploaded file, which has no name in any folder; None if there was none"""
+    size: int = 0
+    """bytes of the uploaded file"""
+
+    def close(self) -> None:
+        """Let the file go; its space is free at once."""
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
+
+
+def check_head(headers: Headers, limit_bytes: int) -> bytes:
+    """Check what the header alone decides, before a byte of the body is read.
+
+    Returns:
+        the boundary between the parts.
+
+    Raises:
+        UnsupportedMediaType: not multipart/form-data.
+        BadRequest: no boundary, or a Content-Length that is no number.
+        TooLarge: the declared length is over the limit.
+    """
+    kind, parameters = parse_options_header(headers.get("content-type", ""))
+    if kind != b"multipart/form-data":
+        shown = headers.get("content-type", "")[:100] or "none"
+        raise UnsupportedMediaType(
+            f"Content-Type is {shown!r}; multipart/form-data is right", param="Content-Type"
+        )
+    boundary = parameters.get(b"boundary", b"")
+    if not 0 < len(boundary) <= 200:
+        raise BadRequest("Content-Type has no usable boundary", param="Content-Type")
+    length = declared_length(headers)
+    if length is not None and length > limit_bytes:
+        raise _too_large(limit_bytes, f"{length} bytes")
+    return boundary
+
+
+def declared_length(headers: Headers) -> int | None:
+    """Content-Length, or None for a body that is sent in chunks.
+
+    Raises:
+        BadRequest: it is no number.
+    """
+    text = headers.get("content-length")
+    if text is None:
+        return None
+    if not text.isdecimal() or len(text) > 18:
+        raise BadRequest(f"Content-Length is {text[:40]!r}; a number is right", param="Content-Length")
+    return int(text)
+
+
+async def read_form(
+    headers: Headers, receive: Receive, limits: UploadLimits, fields: frozenset[str]
+) -> Form:
+    """Read the whole body.
+
+    Args:
+        headers: of the request; `check_head` has passed them.
+        receive: the ASGI callable.
+        limits: of the body.
+        fields: names of the text fields that may come beside `file`.
+
+    Raises:
+        BadRequest, TooLarge, RequestTimeout, NoSpace: what is wrong; nothing is left behind.
+        Cancelled: the client has gone.
+    """
+    boundary = check_head(headers, limits.bytes)
+    length = declared_length(headers)
+    in_memory = length is not None and length <= _MEMORY_BYTES
+    form = Form()
+    reader = _Reader(form, fields, limits, in_memory)
+    try:
+        parser = MultipartParser(boundary, reader.callbacks())
+        async for chunk in _chunks(receive, limits):
+            parser.write(chunk)
+            if reader.pending:
+                await reader.flush(in_thread=not in_memory)
+        parser.finalize()
+        if not reader.ended:
+            raise BadRequest("the body ends in the middle of the form", code="body_incomplete")
+        if form.descriptor is None:
+            raise BadRequest("field file is missing", param="file", code="missing_field")
+        if form.size == 0:
+            raise BadRequest("file is empty: 0 bytes", param="file", code="file_empty")
+    except FormParserError as error:
+        form.close()
+        raise BadRequest(f"the body is not multipart/form-data: {error}", code="body_malformed") from None
+    except OSError as error:
+        form.close()
+        raise NoSpace(f"the upload cannot be stored: {error.strerror}", param="file") from error
+    except BaseException:
+        form.close()
+        raise
+    return form
+
+
+async def _chunks(receive: Receive, limits: UploadLimits) -> AsyncIterator[bytes]:
+    deadline = time.monotonic() + limits.seconds
+    size = 0
+    while True:
+        wait = min(limits.idle_seconds, deadline - time.monotonic())
+        try:
+            async with asyncio.timeout(max(wait, 0.0)):
+                message = await receive()
+        except TimeoutError:
+            raise RequestTimeout(
+                f"the body did not arrive in time: {size} bytes came, then nothing for "
+                f"{limits.idle_seconds:g} s, or not all within {limits.seconds:g} s"
+            ) from None
+        if message["type"] == "http.disconnect":
+            raise Cancelled("the client has gone")
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > limits.bytes:
+            raise _too_large(limits.bytes, f"over {limits.bytes} bytes")
+        if chunk:
+            yield chunk
+        if not message.get("more_body", False):
+            return
+
+
+def _too_large(limit: int, found: str) -> TooLarge:
+    return TooLarge(
+        f"the request body is too large: {found}; the limit is {limit // 2**20} MiB ({limit} bytes)",
+        param="file",
+    )
+
+
+class _Reader:
+    """Takes the parser's events; what belongs to the file waits in `pending` until `flush`."""
+
+    def __init__(self, form: Form, fields: frozenset[str], limits: UploadLimits, in_memory: bool) -> None:
+        self.pending: list[bytes] = []
+        self.ended = False
+        self._form = form
+        self._fields = fields
+        self._limits = limits
+        self._in_memory = in_memory
+        self._header_name = b""
+        self._header_value = b""
+        self._disposition = b""
+        self._name = ""
+        self._text = bytearray()
+
+    def callbacks(self) -> Any:
+        """The events that are looked at, by the names that python-multipart gives them."""
+        names = "part_begin part_data part_end header_field header_value header_end headers_finished end"
+        return {f"on_{name}": getattr(self, f"_on_{name}") for name in names.split()}
+
+    async def flush(self, *, in_thread: bool) -> None:
+        """Write what waits; in a thread where the disk may let it wait."""
+        data, self.pending = self.pending, []
+        if in_thread:
+            await asyncio.to_thread(self._write, data)
+        else:
+            self._write(data)
+
+    def _write(self, data: list[bytes]) -> None:
+        assert self._form.descriptor is not None  # noqa: S101 - set by the part that `data` is of
+        for chunk in data:
+            view = memoryview(chunk)
+            while view:
+                view = view[os.write(self._form.descriptor, view) :]
+
+    def _on_part_begin(self) -> None:
+        self._disposition = b""
+        self._text = bytearray()
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        if self._header_name.lower() == b"content-disposition":
+            self._disposition = self._header_value
+        self._header_name = self._header_value = b""
+
+    def _on_headers_finished(self) -> None:
+        _kind, options = parse_options_header(self._disposition)
+        name = options.get(b"name", b"").decode("utf-8", errors="replace")
+        self._name = name
+        if name == "file":
+            if self._form.descriptor is not None:
+                raise BadRequest("field file is given twice; one file is right", param="file")
+            self._form.descriptor = self._open()
+        elif name not in self._fields:
+            known = ", ".join(["file", *sorted(self._fields)])
+            raise BadRequest(
+                f"field {name[:60]!r} is unknown; the fields are {known}",
+                param=name[:60],
+                code="unknown_field",
+            )
+        elif name in self._form.fields:
+            raise BadRequest(f"field {name} is given twice", param=name)
+
+    def _open(self) -> int:
+        if self._in_memory:
+            return os.memfd_create("upload")
+        with tempfile.TemporaryFile(dir=self._limits.spool_dir) as file:
+            return os.dup(file.fileno())
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._name == "file":
+            self._form.size += end - start
+            self.pending.append(data[start:end])
+            return
+        self._text += data[start:end]
+        if len(self._text) > _FIELD_BYTES:
+            raise BadRequest(f"field {self._name} is over {_FIELD_BYTES} bytes", param=self._name)
+
+    def _on_part_end(self) -> None:
+        if self._name != "file":
+            try:
+                self._form.fields[self._name] = self._text.decode("utf-8")
+            except UnicodeDecodeError:
+                raise BadRequest(f"field {self._name} is not UTF-8", param=self._name) from None
+
+    def _on_end(self) -> None:
+        self.ended = True

@@ -1,0 +1,33 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="run the tests marked soak too: long ones")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--soak"):
+        for item in items:
+            if item.get_closest_marker("soak"):
+                item.add_marker(pytest.mark.skip(reason="long: runs with --soak"))
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The folder that holds bin/, asrsvc/ and tests/."""
+    return CHECKOUT
+
+
+@pytest.fixture(scope="session")
+def embedded_model(checkout: Path) -> Path:
+    """The folder of the model inside the package."""
+    (folder,) = (path for path in (checkout / "asrsvc" / "models").iterdir() if path.is_dir())
+    return folder

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from asrsvc import settings
+from asrsvc.settings import SettingError
+
+
+def write(path: Path, text: str) -> dict[str, str]:
+    path.write_text(text, encoding="utf-8")
+    return {"ASR_CONFIG": str(path)}
+
+
+def test_every_setting_has_a_default_that_is_right() -> None:
+    loaded = settings.load(environ={})
+    assert set(loaded.origin.values()) == {"default"}
+    assert loaded.bind == "127.0.0.1:7860"
+
+
+def test_every_setting_says_what_it_means_and_its_name_is_its_fields() -> None:
+    for attribute, setting in settings.declared():
+        assert setting.name == f"ASR_{attribute.upper()}"
+        assert setting.meaning
+        assert setting.unit
+
+
+def test_the_command_line_wins_over_the_environment_over_the_file_over_the_default(tmp_path: Path) -> None:
+    environ = write(tmp_path / "asr.conf", "ASR_WORKERS=2\nASR_THREADS=2\nASR_BATCH_SIZE=2\n")
+    environ |= {"ASR_WORKERS": "3", "ASR_THREADS": "3"}
+    loaded = settings.load({"ASR_WORKERS": "4"}, environ)
+    assert (loaded.workers, loaded.threads, loaded.batch_size) == (4, 3, 2)
+    names = ("ASR_WORKERS", "ASR_THREADS", "ASR_BATCH_SIZE", "ASR_BIND")
+    assert [loaded.origin[name] for name in names] == [
+        "command line",
+        "environment",
+        f"file {tmp_path / 'asr.conf'}",
+        "default",
+    ]
+
+
+def test_the_file_has_comments_blank_lines_spaces_and_quotes(tmp_path: Path) -> None:
+    text = '# the team\'s own\n\n  ASR_WORKERS = 2 \nASR_BIND="0.0.0.0:80"\n'
+    loaded = settings.load(environ=write(tmp_path / "asr.conf", text))
+    assert (loaded.workers, loaded.bind) == (2, "0.0.0.0:80")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("ASR_WROKERS=2\n", "ASR_WROKERS"),
+        ("ASR_WORKERS\n", "asr.conf:1"),
+        ("ASR_WORKERS=many\n", "ASR_WORKERS='many'"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_name_and_what_is_wrong(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    with pytest.raises(SettingError) as caught:
+        settings.load(environ=write(tmp_path / "asr.conf", text))
+    assert said in str(caught.value)
+    assert "asr.conf" in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="missing.conf"):
+        settings.load(environ={"ASR_CONFIG": str(tmp_path / "missing.conf")})
+    (tmp_path / "binary.conf").write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingError, match="binary.conf"):
+        settings.load(environ={"ASR_CONFIG": str(tmp_path / "binary.conf")})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ASR_BIND", "7860"),
+        ("ASR_BIND", ":7860"),
+        ("ASR_BIND", "localhost:0"),
+        ("ASR_BIND", "localhost:65536"),
+        ("ASR_BIND", "::1:7860"),
+        ("ASR_BIND", "unix:"),
+        ("ASR_BIND", "unix:relative.sock"),
+        ("ASR_STORE", "relative/store"),
+        ("ASR_WORKERS", "0"),
+        ("ASR_WORKERS", "2.5"),
+        ("ASR_WORKERS", "²"),
+        ("ASR_WORKERS", "9" * 5000),
+        ("ASR_THREADS", "-1"),
+        ("ASR_BATCH_SIZE", "auto"),
+        ("ASR_DEVICE", "gpu"),
+        ("ASR_MAX_AUDIO_SECONDS", "nan"),
+        ("ASR_MAX_AUDIO_SECONDS", "inf"),
+        ("ASR_LOG_LEVEL", "INFO!"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_name_value_origin_and_what_is_right(name: str, value: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        settings.load(environ={name: value})
+    message = str(caught.value)
+    assert message.startswith(f"{name}={value!r} (environment) is wrong: ")
+    assert message.endswith(" is right")
+
+
+@pytest.mark.parametrize("value", ["[::1]:7860", "localhost:1", "0.0.0.0:65535", "unix:/run/asr.sock"])
+def test_every_kind_of_address_is_taken(value: str) -> None:
+    assert settings.load(environ={"ASR_BIND": value}).bind == value
+
+
+def test_names_of_other_programs_in_the_environment_are_left_alone() -> None:
+    settings.load(environ={"ASR_PYTHON": "python3.12", "ASR_OF_SOMEBODY_ELSE": "1"})
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    assert settings.load(environ={"ASR_WORKERS": ""}).origin["ASR_WORKERS"] == "default"
+
+
+def test_auto_means_one_worker_a_core_and_the_cores_shared_out_as_threads() -> None:
+    loaded = settings.load(environ={})
+    assert loaded.worker_count() == settings.usable_cores()
+    assert loaded.thread_count() == 1
+    assert settings.load(environ={"ASR_WORKERS": "1"}).thread_count() == settings.usable_cores()
+
+
+def test_the_report_names_every_setting_with_its_value_and_origin() -> None:
+    lines = settings.report(settings.load({"ASR_WORKERS": "3"}, {})).splitlines()
+    assert len(lines) == len(settings.declared())
+    assert "ASR_WORKERS" in lines[3]
+    assert " 3 " in lines[3]
+    assert "command line" in lines[3]
+
+
+def test_the_environment_for_another_program_holds_the_command_line_and_an_absolute_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASR_BATCH_SIZE", "2")
+    monkeypatch.setenv("ASR_WORKERS", "2")
+    monkeypatch.setenv("ASR_CONFIG", "asr.conf")
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "asr.conf", "ASR_WORKERS=5\nASR_THREADS=4\n")
+    environ = settings.environment({"ASR_WORKERS": "3"})
+    monkeypatch.chdir("/")
+    loaded = settings.load(environ=environ)
+    assert (loaded.workers, loaded.threads, loaded.batch_size) == (3, 4, 2)
