@@ -2,10 +2,10 @@
 
     python benchmarks/engine.py [--threads 1] [--rounds 15] [--seconds 10] [--json FILE]
 
-Each contender is loaded in a process of its own and they run by turns, so that neither has the other's memory,
-threads or a quieter minute; the ratio is taken within each round. Both read the same WAV file (clips of
-tests/data, joined), run the same model_quant.onnx (benchmarks/full_size.py), with the same number of threads
-and dither 0. What is timed:
+Each contender is loaded in a process of its own and they run by turns, so that neither has the other's
+memory, threads or a quieter minute; the ratio is taken within each round. Both read the same WAV file (clips
+of tests/data, joined), run the same model_quant.onnx (benchmarks/full_size.py), with the same number of
+threads and dither 0. What is timed:
 
 - features: waveform (float32, 16 kHz) to CMVN-normalised LFR frames (T, 560);
 - inference: those frames to CTC logits;
@@ -41,9 +41,8 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 # Started by its path, Python looks for modules beside this file only.
 sys.path.insert(0, str(ROOT))
 
-from asrsvc import __version__
-from asrsvc.speech.engine import Engine
-from benchmarks.full_size import make_full_size
+from asrsvc import __version__  # noqa: E402
+from asrsvc.speech.engine import Engine  # noqa: E402
 
 CLIPS: Final = ROOT / "tests" / "data" / "clips"
 SAMPLE_RATE: Final = 16_000
@@ -84,7 +83,8 @@ class FunasrOnnx:
     """funasr-onnx as its users call it, but for the number of threads (4 by default) and dither (1.0)."""
 
     def __init__(self, folder: Path, wav: Path, threads: int) -> None:
-        from funasr_onnx import SenseVoiceSmall
+        # Here, for no process shall have more in its memory than what it runs.
+        from funasr_onnx import SenseVoiceSmall  # noqa: PLC0415
 
         model: Any = SenseVoiceSmall(str(folder), quantize=True, intra_op_num_threads=threads)
         model.frontend.opts.frame_opts.dither = 0.0
@@ -96,16 +96,19 @@ class FunasrOnnx:
         self._features = model.extract_feat([self._waveform])
 
     def features(self) -> object:
+        """See Contender."""
         self._features = self._model.extract_feat([self._waveform])
         return self._features
 
     def inference(self) -> FloatArray:
+        """See Contender."""
         language, textnorm = self._model.read_tags(["auto"], ["withitn"])
         queries = (np.array(language, dtype=np.int32), np.array(textnorm, dtype=np.int32))
         logits: FloatArray = self._infer(*self._features, *queries)[0][0]
         return logits
 
     def end_to_end(self) -> str:
+        """See Contender."""
         (text,) = self._model(self._wav, language=["auto"], textnorm=["withitn"])
         return str(text)
 
@@ -118,7 +121,7 @@ class Asrsvc:
     """The service's own way of a request, without HTTP and without other requests."""
 
     def __init__(self, folder: Path, wav: Path, threads: int) -> None:
-        from asrsvc.speech import batch, decode, ffmpeg, model, segment, transcribe
+        from asrsvc.speech import batch, decode, ffmpeg, model, segment, transcribe  # noqa: PLC0415
 
         self._model = model.Model.load(folder, version="full-size", threads=threads)
         self._options = transcribe.Options(language="auto", use_itn=True)
@@ -135,13 +138,16 @@ class Asrsvc:
         self._features = self._model.extractor.features(self._waveform)
 
     def features(self) -> object:
+        """See Contender."""
         self._features = self._model.extractor.features(self._waveform)
         return self._features
 
     def inference(self) -> FloatArray:
+        """See Contender."""
         return self._model.engine.run([self._features], ["auto"], [True])[0]
 
     def end_to_end(self) -> str:
+        """See Contender."""
         with self._wav.open("rb") as file:
             return self._transcriber.transcribe(file.fileno(), self._options).text
 
@@ -250,7 +256,7 @@ def write_wav(path: Path, seconds: float) -> None:
 def run_by_turns(
     children: dict[str, Child], rounds: int, deadline: float
 ) -> dict[str, dict[str, list[float]]]:
-    """stage → contender → milliseconds of each round; the one that begins changes from round to round."""
+    """Stage → contender → milliseconds of each round; the one that begins changes from round to round."""
     timings: dict[str, dict[str, list[float]]] = {stage: {name: [] for name in children} for stage in STAGES}
     names = list(children)
     for index in range(rounds):
@@ -302,6 +308,8 @@ def _anonymous_bytes() -> int:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Runs the whole benchmark; what `--json` writes."""
+    from benchmarks.full_size import make_full_size  # noqa: PLC0415 - as in the contenders
+
     deadline = time.monotonic() + options.limit
     folder = make_full_size()
     before = machine()
@@ -356,11 +364,12 @@ def report(result: dict[str, Any]) -> str:
     facts = {
         "ratio": f"{names[0]} / {names[1]}: above 1, {names[1]} is the faster one",
         "memory": "anonymous, after the first run of each stage",
-        "agreement": f"{result['frames_with_the_same_token']} of {result['frames']} frames have the same token; "
-        "each has its own features, and random weights leave many tokens almost equally likely",
+        "agreement": f"{result['frames_with_the_same_token']} of {result['frames']} frames have the same "
+        "token; each has its own features, and random weights leave many tokens almost equally likely",
         "machine": f"{host['cpu']}, {host['cores']} cores, VNNI: {', '.join(host['vnni']) or 'no'}, "
         f"AVX-512: {'yes' if host['avx512'] else 'no'}, {host['memory_gb']} GB, "
-        f"load average at the start {host['load_average']:.2f}, Linux {host['kernel']}, Python {host['python']}",
+        f"load average at the start {host['load_average']:.2f}, "
+        f"Linux {host['kernel']}, Python {host['python']}",
         "packages": ", ".join(f"{name} {version}" for name, version in result["packages"].items()),
     }
     lines += ["", *(f"{label}: {fact}" for label, fact in facts.items())]
@@ -406,7 +415,9 @@ def main(arguments: list[str] | None = None) -> int:
         serve(options.contender, options.folder, options.wav, options.threads)
         return 0
     if importlib.util.find_spec("funasr_onnx") is None:
-        parser.error("funasr-onnx is not installed (it needs Python < 3.13): there is nothing to compare with")
+        parser.error(
+            "funasr-onnx is not installed (it needs Python < 3.13): there is nothing to compare with"
+        )
     result = measure(options)
     print(report(result))
     if options.json:

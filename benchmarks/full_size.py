@@ -1,15 +1,15 @@
 """Makes a model version of SenseVoiceSmall's true size, with random weights, for tests and benchmarks.
 
-`data/sensevoice-small.skeleton.onnx.xz` is the graph of the published `model_quant.onnx` (50 + 20 SANM blocks,
-d 512, 4 heads, ffn 2048, vocabulary 25,055; dynamic int8, MatMul only, per channel), without its weights.
-Filled with random values it has the size, the operators and the shapes of the published file, so it costs
-what that costs; its text is meaningless. Beside it go the other files of the published layout.
+`data/sensevoice-small.skeleton.onnx.xz` is the graph of the published `model_quant.onnx` (50 + 20 SANM
+blocks, d 512, 4 heads, ffn 2048, vocabulary 25,055; dynamic int8, MatMul only, per channel), without its
+weights. Filled with random values it has the size, the operators and the shapes of the published file, so
+it costs what that costs; its text is meaningless. Beside it go the other files of the published layout.
 
     python benchmarks/full_size.py [FOLDER]
 
-The same seed gives the same bytes on every machine. Needs the packages onnx, numpy, sentencepiece and protobuf
-(one as new as sentencepiece's generated code asks for: it says so), about 0.8 GB of memory for a few seconds,
-and 240 MB of disk.
+The same seed gives the same bytes on every machine. Needs the packages onnx, numpy, sentencepiece and
+protobuf (one as new as sentencepiece's generated code asks for: it says so), about 0.8 GB of memory for a
+few seconds, and 240 MB of disk.
 """
 
 from __future__ import annotations
@@ -54,9 +54,10 @@ MEL_BINS: Final = 80
 
 FIRST_TAG_ID: Final = 24_884
 _LANGUAGES: Final = """
-    zh en zh/en en/zh yue minnan wuyu dialect ja de es ru ko fr pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs
-    ro da hu ta no th ur hr bg lt la mi ml cy sk te fa lv bn sr az sl kn et mk br eu is hy ne mn bs kk sq sw gl mr
-    pa si km sn yo so af oc ka be tg sd gu am yi lo uz fo ht ps tk nn mt sa lb my bo tl mg as tt haw ln ha ba jw su
+    zh en zh/en en/zh yue minnan wuyu dialect ja de es ru ko fr pt tr pl ca nl ar sv it id hi fi vi he
+    uk el ms cs ro da hu ta no th ur hr bg lt la mi ml cy sk te fa lv bn sr az sl kn et mk br eu is hy
+    ne mn bs kk sq sw gl mr pa si km sn yo so af oc ka be tg sd gu am yi lo uz fo ht ps tk nn mt sa lb
+    my bo tl mg as tt haw ln ha ba jw su
 """
 _TASKS_EVENTS_EMOTIONS: Final = """
     ASR AED SER nospeech Speech /Speech BGM /BGM Laughter /Laughter Applause /Applause
@@ -252,9 +253,9 @@ def _floats(random: np.random.RandomState, name: str, count: int, dimensions: in
 
 
 def _cmvn() -> str:
-    """An am.mvn (Kaldi's nnet1 text form) with about what speech has: shift = -mean, scale = 1 / deviation.
+    """An am.mvn (Kaldi's nnet1 text) with about what speech has: shift = -mean, scale = 1 / deviation.
 
-    Means of log mel energies of 16-bit samples rise from 9.5 at 20 Hz to 14.5 at 4 kHz, deviations are near 5.
+    As of log mel energies of 16-bit samples: means from 9.5 in the lowest bin to 14.5, deviations of 5 to 6.
     """
     position = np.linspace(0.0, 1.0, MEL_BINS)
     shift = np.tile(-(9.5 + 5.0 * np.sin(2.2 * position)), FEATURE_SIZE // MEL_BINS)

@@ -27,7 +27,7 @@ def test_it_prints_every_stage_with_its_ratio_and_writes_the_same_as_json(tmp_pa
         str(target),
     ]
 
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
 
     assert done.returncode == 0, done.stderr
     result = json.loads(target.read_bytes())

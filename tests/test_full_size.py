@@ -1,4 +1,4 @@
-"""The stand-in of SenseVoiceSmall's size is the same everywhere, whole or absent, and laid out as published."""
+"""The stand-in of SenseVoiceSmall's size: the same everywhere, whole or absent, laid out as published."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from benchmarks.full_size import MODEL_NAME, PIECES_NAME, STAMP_NAME, file_diges
 
 SEED_0 = {
     "am.mvn": "de461f7e1f7a3720852619bd427fdc88cd5b4332c1e4cdf22dd187a6002e3e11",
-    "chn_jpn_yue_eng_ko_spectok.bpe.model": "4c111fbe250565f7127aaedfb47fc30036862d5d4826c59a959f88ebfcd5d6bc",
+    PIECES_NAME: "4c111fbe250565f7127aaedfb47fc30036862d5d4826c59a959f88ebfcd5d6bc",
     "config.yaml": "50c858f7cc2514c76686a600fc5815374d5de2860e91c4c6bd02644626cd0c9a",
-    "model_quant.onnx": "1f9b2f18d34d29757bf25581e1c0b163f3cd56d44f066073ebfa2db65e079141",
+    MODEL_NAME: "1f9b2f18d34d29757bf25581e1c0b163f3cd56d44f066073ebfa2db65e079141",
     "tokens.json": "c6f8d8c23047f17751ca1cbd8388042846de4e01607869ee362b54785c1b60f7",
 }
 """SHA-256 by file: what seed 0 must give on every machine, with every version of NumPy and onnx."""

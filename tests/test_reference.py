@@ -36,7 +36,7 @@ BATCH_LENGTHS = (
     (60, 40, 20, 10),
 )
 """frames of each matrix of each batch"""
-DEADLINE = 300.0
+DEADLINE = 110.0
 """seconds that the reference may take for all that one test asks"""
 
 
