@@ -67,9 +67,13 @@ def test_the_commands_answer_what_the_readme_says(tmp_path: Path) -> None:
 def test_the_test_command_passes_its_arguments_on() -> None:
     assert "bin/test" in COMMANDS
     run = subprocess.run(
-        [PROJECT / "bin" / "test", "--version"], cwd="/", capture_output=True, text=True, timeout=100
+        [PROJECT / "bin" / "test", "--version"],
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
     )
-    assert run.returncode == 0
     assert "pytest" in run.stdout
 
 
