@@ -33,7 +33,7 @@ EVENTS: Final = {
 """What should come out of clips without speech; of babble nothing particular is asked."""
 OUTSIDE_LANGUAGES: Final = ("en", "zh", "ja")
 _TAG: Final = re.compile(r"<\|([^|]*)\|>")
-_PUNCTUATION: Final = re.compile(r"[.,?!;:，。？！、；：]")  # noqa: RUF001
+_PUNCTUATION: Final = re.compile(r"[.,?!;:，。？！、；：]")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import torch
@@ -65,7 +65,7 @@ class FeatureSetWriter:
         self._json = folder / f"{name}.json"
         self._file = (folder / f"{name}.f16").open("wb")
 
-    def __enter__(self) -> FeatureSetWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

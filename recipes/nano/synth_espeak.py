@@ -128,7 +128,7 @@ def voice_and_text(sentence: Sentence, rng: Random) -> tuple[str, str]:
         return voice, (", " if pauses else " ").join(syllables)
     if sentence.lang == "yue":
         if characters <= set(DIGITS) and rng.random() < 0.3:
-            text = "，".join(text)  # noqa: RUF001
+            text = "，".join(text)
     elif sentence.lang == "ja":
         if rng.random() < 0.3:
             text = text.replace(" ", "、")
@@ -156,7 +156,7 @@ def main(argv: list[str] | None = None) -> int:
         for number in range(args.count):
             sentence = generate(args.languages[number % len(args.languages)], rng)
             voice, text = voice_and_text(sentence, rng)
-            text += "?" if sentence.withitn[-1] in "?？" else "."  # noqa: RUF001
+            text += "?" if sentence.withitn[-1] in "?？" else "."
             if args.held_out:
                 variant = rng.choice(HELD_OUT_VARIANTS)
             elif rng.random() < 0.5:

@@ -31,11 +31,11 @@ def phonemes(kokoro: Kokoro, sentence: Sentence, rng: Random) -> str:
     counted = sentence.woitn == sentence.withitn[:-1]
     if sentence.lang == "ja":
         kana = sentence.say.replace(" ", rng.choice(["", "、"]))
-        return kokoro.japanese_phonemes(kana + ("？" if end == "？" else "。"))  # noqa: RUF001
+        return kokoro.japanese_phonemes(kana + ("？" if end == "？" else "。"))
     if sentence.lang == "zh":
         text = sentence.woitn
         if counted and set(text) <= set(DIGITS_AND_TEN) and rng.random() < 0.5:
-            text = "，".join(_NUMBER.findall(text))  # noqa: RUF001
+            text = "，".join(_NUMBER.findall(text))
         return kokoro.mandarin_phonemes(text + end)
     if sentence.lang == "ko":
         pauses = counted and rng.random() < 0.3

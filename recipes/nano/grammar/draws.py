@@ -4,7 +4,6 @@ Every function takes the caller's generator and draws from it in a fixed order: 
 texts follow from the seeds only as long as that order stays.
 """
 
-# ruff: noqa: RUF001 (punctuation of the languages themselves)
 from __future__ import annotations
 
 import itertools

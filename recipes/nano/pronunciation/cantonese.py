@@ -1,6 +1,5 @@
 """Rough phonemes of Cantonese for Kokoro, which was not trained on it: the result has an accent."""
 
-# ruff: noqa: RUF001 (phonetic letters)
 from __future__ import annotations
 
 from typing import Final

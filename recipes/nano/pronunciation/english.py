@@ -1,6 +1,5 @@
 """English for synthesisers: abbreviations spelt apart, and phonemes for Kokoro."""
 
-# ruff: noqa: RUF001 (phonetic letters)
 from __future__ import annotations
 
 import re

@@ -1,6 +1,6 @@
 """Rough phonemes of Korean for Kokoro, which was not trained on it: the result has an accent."""
 
-# ruff: noqa: RUF001, SIM905 (phonetic letters; long lists of words read best as one string)
+# ruff: noqa: SIM905 (phonetic letters; long lists of words read best as one string)
 from __future__ import annotations
 
 import itertools
