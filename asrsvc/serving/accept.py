@@ -1,0 +1,401 @@
+"""Accepting, looking at the header without reading it, and passing connections to the queue.
+
+Every worker that is ready accepts. It looks at the header (MSG_PEEK), waiting for more of it with
+SO_RCVLOWAT, under a deadline and a limit of size: a client that is silent or trickles costs no slot.
+What needs the engine waits in a lane (`asrsvc.serving.lanes`) until a worker has a place for it; the
+rest is answered here. The header is parsed with httptools, which parses it again when it is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import httptools
+
+from asrsvc.serving.lanes import Lane, LaneName, has_gone
+
+log = logging.getLogger(__name__)
+
+HEAD_BYTES: Final = 32 * 1024
+"""bytes of a request's header, at most"""
+_END_OF_HEAD: Final = b"\r\n\r\n"
+_ACCEPTS_AT_ONCE: Final = 8  # then other connections of this worker have their turn
+_OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_PAUSE_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The header of a request."""
+
+    method: str
+    path: str
+    headers: tuple[tuple[bytes, bytes], ...]
+
+
+class Serve(Protocol):
+    """Hands a connection to the HTTP server."""
+
+    def __call__(self, connection: socket.socket, state: dict[str, Any]) -> None:
+        """Serve the connection's one request; `state` becomes part of its scope."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What connections may be at most."""
+
+    head_seconds: float
+    """time for a whole header to arrive"""
+    visitors: int
+    """connections of this worker whose header is not complete"""
+
+
+class _HeadParser:
+    """Collects what httptools finds in the first bytes of a connection."""
+
+    def __init__(self) -> None:
+        self.url = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.complete = False
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
+
+
+def parse_head(data: bytes) -> Head | None:
+    """The header at the start of these bytes; None if it is not complete.
+
+    Raises:
+        httptools.HttpParserError: this is no HTTP; the server that serves it will say so.
+    """
+    collector = _HeadParser()
+    parser = httptools.HttpRequestParser(collector)
+    try:
+        parser.feed_data(data)
+    except httptools.HttpParserUpgrade:
+        pass  # the header was whole
+    except httptools.HttpParserError:
+        if not collector.complete:
+            raise  # what is wrong behind the header is not looked at here
+    if not collector.complete:
+        return None
+    path = httptools.parse_url(collector.url).path or b"/"
+    return Head(parser.get_method().decode("ascii"), path.decode("latin-1"), tuple(collector.headers))
+
+
+@dataclass(slots=True, eq=False)
+class _Visitor:
+    """A connection whose header is not complete."""
+
+    connection: socket.socket
+    arrived: float
+    state: dict[str, Any]
+    seen: int = 0
+    timer: asyncio.TimerHandle | None = field(default=None)
+
+
+class Acceptor:
+    """Accepts connections of one worker and decides where each goes."""
+
+    def __init__(
+        self,
+        listeners: Iterable[tuple[socket.socket, dict[str, Any]]],
+        *,
+        serve: Serve,
+        lane_of: Callable[[Head], LaneName | None],
+        lanes: dict[LaneName, Lane],
+        limits: Limits,
+    ) -> None:
+        """Prepare; `start` begins.
+
+        Args:
+            listeners: each with what belongs to the state of its requests.
+            serve: answers a request in this worker.
+            lane_of: which lane a request must wait in; None if it needs no engine.
+            lanes: the queue.
+            limits: of connections.
+        """
+        self._listeners = list(listeners)
+        self._serve = serve
+        self._lane_of = lane_of
+        self._lanes = lanes
+        self._limits = limits
+        self._visitors: dict[_Visitor, None] = {}  # in order of arrival
+        self._loop = asyncio.get_running_loop()
+        self._accepting = False
+
+    @property
+    def visitors(self) -> int:
+        """Connections whose header is not complete."""
+        return len(self._visitors)
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._accepting = True
+        for listener, state in self._listeners:
+            self._loop.add_reader(listener.fileno(), self._accept, listener, state)
+
+    def stop(self, *, empty: bool) -> None:
+        """Accept no more. Connections whose header is not complete go on.
+
+        Args:
+            empty: first take everything that waits at the listeners.
+        """
+        if not self._accepting:
+            return
+        self._accepting = False
+        for listener, state in self._listeners:
+            self._loop.remove_reader(listener.fileno())
+            if empty:
+                while self._accept_one(listener, state):
+                    pass
+
+    def _accept(self, listener: socket.socket, state: dict[str, Any]) -> None:
+        for _ in range(_ACCEPTS_AT_ONCE):
+            if not self._accept_one(listener, state):
+                return
+
+    def _accept_one(self, listener: socket.socket, state: dict[str, Any]) -> bool:
+        try:
+            connection, _address = listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return False
+        except OSError as error:
+            if error.errno not in _OUT_OF_DESCRIPTORS:
+                raise
+            # Level-triggered: without a pause this would spin until a descriptor is free.
+            log.error("no connection can be accepted: %s", error.strerror)
+            self._loop.remove_reader(listener.fileno())
+            self._loop.call_later(_PAUSE_SECONDS, self._resume, listener, state)
+            self._send_away_oldest()
+            return False
+        connection.setblocking(False)
+        visitor = _Visitor(connection, time.monotonic(), state)
+        self._visitors[visitor] = None
+        if len(self._visitors) > self._limits.visitors:
+            self._send_away_oldest()
+        visitor.timer = self._loop.call_later(self._limits.head_seconds, self._too_late, visitor)
+        self._look(visitor)
+        return True
+
+    def _resume(self, listener: socket.socket, state: dict[str, Any]) -> None:
+        if self._accepting:
+            self._loop.add_reader(listener.fileno(), self._accept, listener, state)
+
+    def _look(self, visitor: _Visitor) -> None:
+        """Look at what has come of the header."""
+        connection = visitor.connection
+        try:
+            data = connection.recv(HEAD_BYTES, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            self._wait(visitor)
+            return
+        except OSError:
+            self._forget(visitor)
+            connection.close()
+            return
+        if len(data) <= visitor.seen and (not data or has_gone(connection)):
+            self._forget(visitor)  # closed before the header was whole
+            connection.close()
+            return
+        # What is no HTTP is told at once; a header that grows is parsed again only when it is whole.
+        whole = _END_OF_HEAD in data[max(0, visitor.seen - len(_END_OF_HEAD)) :]
+        try:
+            head = parse_head(data) if whole or not visitor.seen else None
+        except httptools.HttpParserError:
+            self._answer_here(visitor, {})
+            return
+        if head is None:
+            if len(data) >= HEAD_BYTES:
+                self._answer_here(visitor, {"refusal": "head_too_large"})
+                return
+            visitor.seen = len(data)
+            # Not to be woken for the bytes that have been looked at (socket(7)).
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(data) + 1)
+            self._wait(visitor)
+            return
+        self._route(visitor, head)
+
+    def _wait(self, visitor: _Visitor) -> None:
+        self._loop.add_reader(visitor.connection.fileno(), self._look, visitor)
+
+    def _route(self, visitor: _Visitor, head: Head) -> None:
+        lane = None if visitor.state.get("local") else self._lane_of(head)
+        if lane is None:
+            self._answer_here(visitor, {})
+            return
+        self._forget(visitor)
+        if self._lanes[lane].put(visitor.connection, visitor.arrived):
+            visitor.connection.close()  # this process's descriptor; the lane holds another
+        else:
+            self._serve(visitor.connection, {**visitor.state, "refusal": "over_capacity"})
+
+    def _answer_here(self, visitor: _Visitor, state: dict[str, Any]) -> None:
+        self._forget(visitor)
+        self._serve(visitor.connection, {**visitor.state, **state})
+
+    def _too_late(self, visitor: _Visitor) -> None:
+        visitor.timer = None
+        # A client that has sent nothing waits for nothing; one that has begun is told.
+        self._forget(visitor)
+        if visitor.seen:
+            self._serve(visitor.connection, {**visitor.state, "refusal": "head_timeout"})
+        else:
+            visitor.connection.close()
+
+    def _send_away_oldest(self) -> None:
+        """Make room: those that have sent nothing for longest are the likeliest to mean nothing."""
+        for visitor in self._visitors:
+            if visitor.seen == 0:
+                self._forget(visitor)
+                visitor.connection.close()
+                return
+
+    def _forget(self, visitor: _Visitor) -> None:
+        if self._visitors.pop(visitor, visitor) is visitor:
+            return
+        self._loop.remove_reader(visitor.connection.fileno())
+        if visitor.timer is not None:
+            visitor.timer.cancel()
+        if visitor.seen:
+            visitor.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+
+
+class Places:
+    """The requests that this worker has taken from the queue, and whether it may take another.
+
+    A worker works on one short and one long request at a time; their spans take turns in the engine.
+    A request whose body is slow to arrive gives its turn up while it waits, so that a slow client
+    does not keep the engine idle.
+    """
+
+    def __init__(
+        self,
+        lanes: dict[LaneName, Lane],
+        *,
+        serve: Serve,
+        patience: float,
+        most: int,
+        changed: Callable[[], None],
+    ) -> None:
+        """Prepare; `start` begins.
+
+        Args:
+            lanes: the queue.
+            serve: answers a request in this worker.
+            patience: seconds that a body may take before its request gives up its turn.
+            most: requests at the same time, with those whose body is slow.
+            changed: called when the number of requests in hand has changed.
+        """
+        self._lanes = lanes
+        self._serve = serve
+        self._patience = patience
+        self._most = most
+        self._changed = changed
+        self._held: set[Place] = set()
+        self._loop = asyncio.get_running_loop()
+        self._open = False
+        self._watched: set[LaneName] = set()
+
+    @property
+    def in_hand(self) -> int:
+        """Requests begun and not ended."""
+        return len(self._held)
+
+    def start(self) -> None:
+        """Begin to take."""
+        self._open = True
+        self._watch()
+
+    def stop(self) -> None:
+        """Take no more; what has been taken goes on."""
+        self._open = False
+        self._watch()
+
+    def _may_take(self, lane: LaneName) -> bool:
+        return (
+            self._open
+            and len(self._held) < self._most
+            and not any(place.lane is lane and place.holds_turn for place in self._held)
+        )
+
+    def _watch(self) -> None:
+        """Listen to the lanes that a request may be taken from, and to no others."""
+        for name, lane in self._lanes.items():
+            if self._may_take(name) and name not in self._watched:
+                self._watched.add(name)
+                self._loop.add_reader(lane.fileno(), self._take, name)
+            elif not self._may_take(name) and name in self._watched:
+                self._watched.discard(name)
+                self._loop.remove_reader(lane.fileno())
+
+    def _take(self, name: LaneName) -> None:
+        if not self._may_take(name):
+            return
+        waiting = self._lanes[name].take()
+        if waiting is None:
+            return  # another worker was quicker
+        if has_gone(waiting.connection):
+            log.info("a client left the queue", extra={"error": "client_gone"})
+            waiting.connection.close()
+            return
+        place = Place(self, name)
+        self._held.add(place)
+        place.timer = self._loop.call_later(self._patience, place.give_way)
+        self._update()
+        self._serve(waiting.connection, {"arrived": waiting.arrived, "place": place})
+
+    def _update(self) -> None:
+        self._watch()
+        self._changed()
+
+    def release(self, place: Place) -> None:
+        """A request has ended."""
+        if place in self._held:
+            self._held.discard(place)
+            self._update()
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """One request's place in a worker."""
+
+    places: Places
+    lane: LaneName
+    holds_turn: bool = True
+    """whether it keeps others of its lane out"""
+    timer: asyncio.TimerHandle | None = None
+
+    def give_way(self) -> None:
+        """The body is slow: another request may begin meanwhile."""
+        self.holds_turn = False
+        self.places._watch()  # noqa: SLF001 - one mechanism in two classes
+
+    def body_complete(self) -> None:
+        """The body has arrived: the request needs the engine now."""
+        self._quiet()
+        self.holds_turn = True
+        self.places._watch()  # noqa: SLF001 - as above
+
+    def release(self) -> None:
+        """The request has ended, whichever way; may be called again."""
+        self._quiet()
+        self.places.release(self)
+
+    def _quiet(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None

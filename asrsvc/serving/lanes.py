@@ -1,0 +1,134 @@
+"""The queue that all workers share: connections with nothing read yet, held by the kernel.
+
+A lane is a pair of Unix SOCK_SEQPACKET sockets that the master makes and every worker inherits, old
+and new. A worker that has looked at a request's header passes the connection in (SCM_RIGHTS, unix(7))
+with the time of its arrival; a worker with a free slot takes the oldest one out. Nothing waits in a
+process that may leave or die, and how many wait is the kernel's own count.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import fcntl
+import select
+import socket
+import struct
+import termios
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+_MESSAGE: Final = struct.Struct("!d")  # CLOCK_MONOTONIC when the connection arrived, seconds
+# A waiting connection takes less than this of the socket's buffer (skb and its control message).
+_BUFFER_BYTES: Final = 1024
+_SO_SNDBUFFORCE: Final = 32  # socket(7); not in Python's socket module
+_GONE: Final = select.POLLRDHUP | select.POLLHUP | select.POLLERR
+# What the kernel says when there is no room: a full buffer, or too many descriptors in flight.
+_NO_ROOM: Final = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS, errno.EMFILE, errno.ENFILE})
+
+
+class LaneName(IntEnum):
+    """Which lane a request waits in."""
+
+    SHORT = 0
+    LONG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A connection that was taken out of the queue."""
+
+    connection: socket.socket
+    arrived: float
+    """time.monotonic() of its arrival, seconds"""
+
+
+class Lane:
+    """One line of waiting connections, first come, first served."""
+
+    def __init__(self, entrance: socket.socket, exit_: socket.socket, limit: int) -> None:
+        self._entrance = entrance
+        self._exit = exit_
+        self._limit = limit
+
+    @classmethod
+    def create(cls, limit: int) -> Lane:
+        """Make an empty lane.
+
+        Args:
+            limit: connections that may wait.
+        """
+        entrance, exit_ = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        size = limit * _BUFFER_BYTES
+        try:
+            entrance.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, size)
+        except PermissionError:
+            # Not root: net.core.wmem_max is the limit, about 270 connections by default.
+            entrance.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+        return cls._non_blocking(entrance, exit_, limit)
+
+    @classmethod
+    def inherit(cls, descriptors: tuple[int, int], limit: int) -> Lane:
+        """Take over a lane of another program, by the numbers of its two descriptors."""
+        entrance, exit_ = (socket.socket(fileno=number) for number in descriptors)
+        return cls._non_blocking(entrance, exit_, limit)
+
+    @classmethod
+    def _non_blocking(cls, entrance: socket.socket, exit_: socket.socket, limit: int) -> Lane:
+        entrance.setblocking(False)
+        exit_.setblocking(False)
+        return cls(entrance, exit_, limit)
+
+    def descriptors(self) -> tuple[int, int]:
+        """Numbers of the entrance and the exit, to be inherited."""
+        return self._entrance.fileno(), self._exit.fileno()
+
+    def fileno(self) -> int:
+        """The exit's descriptor: readable while somebody waits."""
+        return self._exit.fileno()
+
+    def set_limit(self, limit: int) -> None:
+        """Let so many connections wait from now on (the buffer stays as it was made)."""
+        self._limit = limit
+
+    def __len__(self) -> int:
+        """Connections that wait now."""
+        held = array.array("i", [0])
+        fcntl.ioctl(self._exit.fileno(), termios.FIONREAD, held)
+        return held[0] // _MESSAGE.size
+
+    def put(self, connection: socket.socket, arrived: float) -> bool:
+        """Let a connection wait; False if the lane is full. The caller closes its own descriptor."""
+        if len(self) >= self._limit:
+            return False
+        try:
+            socket.send_fds(self._entrance, [_MESSAGE.pack(arrived)], [connection.fileno()])
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                return False
+            raise
+        return True
+
+    def take(self) -> Waiting | None:
+        """The connection that has waited longest, or None if none waits.
+
+        One whose client has gone is still given out; `has_gone` tells.
+        """
+        try:
+            message, descriptors, _flags, _address = socket.recv_fds(self._exit, _MESSAGE.size, 1)
+        except BlockingIOError:
+            return None
+        if not descriptors:
+            return None  # the descriptor did not fit into this process's table
+        (arrived,) = _MESSAGE.unpack(message)
+        connection = socket.socket(fileno=descriptors[0])
+        connection.setblocking(False)
+        return Waiting(connection, arrived)
+
+
+def has_gone(connection: socket.socket) -> bool:
+    """Whether the other side has closed: nobody would read an answer."""
+    poll = select.poll()
+    poll.register(connection, select.POLLRDHUP)
+    return any(events & _GONE for _descriptor, events in poll.poll(0))

@@ -1,0 +1,119 @@
+"""Shared memory in which each worker writes its own numbers and the master reads all of them.
+
+A worker that is killed cannot say what it had in hand; here it stands. Each number has one writer
+and is one aligned machine word, so that a reader sees an old value or a new one.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+ROWS: Final = 512
+"""workers that can be told apart; a row is used again after so many starts"""
+
+
+class Column(IntEnum):
+    """What a row holds."""
+
+    IN_HAND = 0  # requests begun and not answered
+    REQUESTS = 1  # answered by the engine
+    ERRORS = 2  # of these, with a 5xx
+    EMPTY = 3  # of these, without text
+    AUDIO_MS = 4  # recognised, milliseconds of sound
+    BUSY_MS = 5  # spent on it in the engine, milliseconds
+    VISITORS = 6  # connections whose header is not complete
+    STOPPING = 7  # row 0 only: the whole service is being stopped
+
+
+_WIDTH: Final = len(Column)
+_BYTES: Final = ROWS * _WIDTH * 8
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """One worker's row at one time."""
+
+    in_hand: int
+    requests: int
+    errors: int
+    empty: int
+    audio_ms: int
+    busy_ms: int
+
+    def since(self, before: Numbers) -> Numbers:
+        """What has been added; `in_hand` stays as it is now."""
+        return Numbers(
+            self.in_hand,
+            self.requests - before.requests,
+            self.errors - before.errors,
+            self.empty - before.empty,
+            self.audio_ms - before.audio_ms,
+            self.busy_ms - before.busy_ms,
+        )
+
+    def plus(self, other: Numbers) -> Numbers:
+        """Both together."""
+        return Numbers(
+            self.in_hand + other.in_hand,
+            self.requests + other.requests,
+            self.errors + other.errors,
+            self.empty + other.empty,
+            self.audio_ms + other.audio_ms,
+            self.busy_ms + other.busy_ms,
+        )
+
+
+NOTHING: Final = Numbers(0, 0, 0, 0, 0, 0)
+
+
+class Scoreboard:
+    """The table; made by the master, mapped by whoever inherits its descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._memory = mmap.mmap(descriptor, _BYTES)
+        self._words = memoryview(self._memory).cast("q")
+
+    @classmethod
+    def create(cls) -> Scoreboard:
+        """An empty table."""
+        descriptor = os.memfd_create("asrsvc-scoreboard", 0)
+        os.ftruncate(descriptor, _BYTES)
+        return cls(descriptor)
+
+    def row(self, worker: int) -> Row:
+        """The row that a worker writes; row 0 is the master's own."""
+        return Row(self._words, (worker % (ROWS - 1) + 1 if worker else 0) * _WIDTH)
+
+
+class Row:
+    """One worker's numbers."""
+
+    def __init__(self, words: memoryview[int], start: int) -> None:
+        self._words = words
+        self._start = start
+
+    def clear(self) -> None:
+        """Begin anew, for another worker."""
+        for column in Column:
+            self._words[self._start + column] = 0
+
+    def __getitem__(self, column: Column) -> int:
+        """One number."""
+        return self._words[self._start + column]
+
+    def __setitem__(self, column: Column, value: int) -> None:
+        """Write one number; only the row's own worker does."""
+        self._words[self._start + column] = value
+
+    def add(self, column: Column, value: int = 1) -> None:
+        """Add to one number; only the row's own worker does, from one thread."""
+        self._words[self._start + column] += value
+
+    def numbers(self) -> Numbers:
+        """The numbers that rolls compare."""
+        return Numbers(*(self._words[self._start + column] for column in list(Column)[:6]))
