@@ -7,6 +7,7 @@ of about ten seconds pass through.
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import soxr
 
 from asrsvc.errors import BadAudio, TooLarge
 from asrsvc.speech.ffmpeg import HelperPool
-from asrsvc.speech.types import SAMPLE_RATE, FloatArray
+from asrsvc.speech.types import MAX_PEAK, SAMPLE_RATE, FloatArray
 
 MIN_RATE: Final = 2_000
 MAX_RATE: Final = 384_000
@@ -123,7 +124,8 @@ class Recording:
             yield from self._by_ffmpeg()
             return
         with file:
-            known = file.format in _SNDFILE_FORMATS
+            # With no samples by its header, it may have been written to a pipe: FFmpeg looks further.
+            known = file.format in _SNDFILE_FORMATS and file.frames > 0
             if known and not (file.format == "MP3" and not _mp3_declares_length(self._descriptor)):
                 yield from self._by_sndfile(file)
                 return
@@ -135,8 +137,6 @@ class Recording:
             self._descriptor, max_rate=MAX_RATE, max_channels=MAX_CHANNELS, cpu_seconds=cpu
         ):
             _check_format(rate, 1)
-            if not np.isfinite(block).all():
-                raise _not_finite()
             yield rate, block
 
     def _by_sndfile(self, file: soundfile.SoundFile) -> Iterator[tuple[int, FloatArray]]:
@@ -152,8 +152,7 @@ class Recording:
         try:
             while len(frames := file.read(size, dtype="float32", always_2d=True)):
                 decoded += len(frames)
-                if not np.isfinite(frames).all():
-                    raise _not_finite()
+                _check_peak(frames)
                 block: FloatArray = np.clip(frames, -1, 1).mean(axis=1, dtype=np.float32)
                 yield rate, block
         except soundfile.LibsndfileError as error:
@@ -181,8 +180,13 @@ def _check_format(rate: int, channels: int) -> None:
         )
 
 
-def _not_finite() -> BadAudio:
-    return BadAudio("file holds samples that are not finite (NaN or infinity)", param="file")
+def _check_peak(frames: FloatArray) -> None:
+    peak = max(float(frames.max()), -float(frames.min()))  # NaN if one is in them
+    if peak <= MAX_PEAK:
+        return
+    if math.isfinite(peak):
+        raise BadAudio(f"file holds samples up to {peak:g}; between -1 and 1 is right", param="file")
+    raise BadAudio("file holds samples that are not finite (NaN or infinity)", param="file")
 
 
 def _cut_off(declared: str, held: str) -> BadAudio:

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asrsvc.speech.ffmpeg import MESSAGE
+from asrsvc.speech.types import MAX_PEAK
 
 # Demuxers of files that people record. Playlists and other demuxers that open further files or
 # addresses by name (concat, hls, dash, …) are not among them.
@@ -54,10 +55,22 @@ class _Refused(Exception):
 
 
 def mono(frame: av.AudioFrame) -> Samples:
-    """Down-mix one frame by the mean of its channels; shape (n,), float32, nominally in [-1, 1]."""
+    """Down-mix one frame by the mean of its channels; shape (n,), float32, in [-1, 1].
+
+    Raises:
+        _Refused: a sample is far beyond full scale, or not finite.
+    """
     data: NDArray[Any] = frame.to_ndarray()
     channels = frame.layout.nb_channels
     planes = data if frame.format.is_planar else data.reshape(-1, channels).T
+    if data.dtype.kind == "f":
+        peak = np.abs(data).max(initial=0)
+        if not peak <= MAX_PEAK:
+            raise _Refused(
+                f"its samples reach {peak:g}; between -1 and 1 is right"
+                if np.isfinite(peak)
+                else "it holds samples that are not finite (NaN or infinity)"
+            )
     scale = _SCALE.get(str(data.dtype), 1.0)
     centred = planes.astype(np.float32) - (np.float32(scale) if data.dtype == np.uint8 else 0)
     mixed: Samples = np.clip(centred / np.float32(scale), -1, 1).mean(axis=0, dtype=np.float32)
@@ -95,15 +108,13 @@ def decode(file: io.RawIOBase, max_rate: int, max_channels: int) -> Iterator[int
             if frame.layout.nb_channels > max_channels:
                 raise _Refused(f"it has {frame.layout.nb_channels} channels")
             hole = _hole(frame, container.start_time, rate, position)
-            samples = mono(frame)
-            parts += [np.zeros(hole, np.float32), samples] if hole else [samples]
-            waiting += hole + len(samples)
-            position += hole + len(samples)
-            while waiting >= rate * BLOCK_SECONDS:
-                joined = np.concatenate(parts)
-                block, rest = np.split(joined, [rate * BLOCK_SECONDS])
-                parts, waiting = [rest], len(rest)
-                yield block
+            for part in (*_silence(hole, rate), mono(frame)):
+                parts.append(part)
+                waiting += len(part)
+                position += len(part)
+                if waiting >= rate * BLOCK_SECONDS:
+                    yield np.concatenate(parts)
+                    parts, waiting = [], 0
         if waiting:
             yield np.concatenate(parts)
         _check_whole(container, stream, position / rate if rate else 0.0)
@@ -138,6 +149,13 @@ def _hole(frame: av.AudioFrame, start_time: int | None, rate: int, position: int
     time = float(frame.pts * frame.time_base) - (start_time or 0) / av.time_base
     missing = time - position / rate
     return round(missing * rate) if _MIN_HOLE_SECONDS < missing <= _MAX_HOLE_SECONDS else 0
+
+
+def _silence(samples: int, rate: int) -> Iterator[Samples]:
+    """So many samples of silence, a second at a time."""
+    while samples > 0:
+        yield np.zeros(min(samples, rate), np.float32)
+        samples -= rate
 
 
 def _check_whole(
