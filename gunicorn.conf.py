@@ -28,6 +28,6 @@ control_socket_disable = True
 logconfig_dict = _logs.configuration(_in_force.log_format, _in_force.log_level)
 
 
-def post_fork(server: "Arbiter", worker: "Worker") -> None:
+def post_fork(server: "Arbiter", worker: "Worker") -> None:  # noqa: ARG001 - gunicorn's names
     """Load the model in the new process."""
     worker.load_model(_in_force)

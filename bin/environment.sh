@@ -1,7 +1,7 @@
 # What the programs in bin/ share; sourced by them, POSIX sh. Sets up the virtual environment.
 #
 # In the virtual environment, three files of ours say how far it has come:
-#   .python              the Python that it was made with; there once pip works in it
+#   .python              the Python that it was made with, as called and its file; there once pip works
 #   .installing          packages are being installed; if that was interrupted, all is made anew
 #   .installed-KIND      a digest of what was installed from; KIND is service or test
 
@@ -49,10 +49,13 @@ wanted() {
     ) | sha256sum
 }
 
-# Whether the virtual environment is whole and made with the Python that was asked for.
+# Whether the virtual environment is whole, made with the Python that was asked for, and still of
+# that Python: an upgrade of the system may have put another one behind the same name.
 usable() {
     [ -x "$venv/bin/python" ] && [ -e "$venv/.python" ] && [ ! -e "$venv/.installing" ] || return 1
-    [ -z "${ASR_PYTHON:-}" ] || [ "$(cat "$venv/.python")" = "$(command -v "$ASR_PYTHON")" ]
+    { read -r made_with && read -r real; } <"$venv/.python" || return 1
+    [ "$(readlink -f "$venv/bin/python")" = "$real" ] || return 1
+    [ -z "${ASR_PYTHON:-}" ] || [ "$(command -v "$ASR_PYTHON")" = "$made_with" ]
 }
 
 # installed KIND: whether the packages are there.
@@ -63,7 +66,7 @@ install() {
     if installed "$1"; then return; fi
     command -v flock >/dev/null || fail "flock is needed: install it (on Debian: apt-get install util-linux)"
     if ! { mkdir -p "$venv" && [ -w "$venv" ] && : >>"$venv.lock"; } 2>/dev/null; then
-        fail "$venv, the folder for the packages, cannot be written: name another, as in" \
+        fail "$venv (for the packages) or $venv.lock cannot be written: name another folder, as in" \
             "ASR_VENV=\$HOME/asrsvc-venv"
     fi
     (
@@ -104,7 +107,7 @@ make_venv() {
     "$python" -m venv --clear "$venv" >"$log" 2>&1 ||
         fail "$venv could not be made ($(tail -n 1 "$log")): see $log"
     pip_install --require-hashes -r "$checkout/requirements-build.lock"
-    echo "$python" >"$venv/.python"
+    printf '%s\n' "$python" "$(readlink -f "$venv/bin/python")" >"$venv/.python"
 }
 
 pip_install() {

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from recordings import BY_NAME, FORMATS, SECONDS, ByFFmpeg, by_sndfile, clip, make
+from formats import BY_NAME, FORMATS, SECONDS, ByFFmpeg, by_sndfile, clip, make
 
 from asrsvc.errors import AsrError, BadAudio, TooLarge
 from asrsvc.speech.decode import Limits, Recording

@@ -102,6 +102,21 @@ def test_it_runs_through_a_link_beside_modules_of_the_same_name(fresh: Path, tmp
     assert str(fresh / "var" / "store") in done.stdout
 
 
+def test_check_says_nothing_when_its_reader_leaves(fresh: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as closed:  # noqa: PTH123 - a descriptor, no path
+        done = subprocess.run(
+            [fresh / "bin" / "serve", "--check"],
+            env=environment(),
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "bind"),
     [
@@ -196,7 +211,8 @@ def bare(fresh: Path) -> Path:
     """The copy with a virtual environment that has the mark of a finished one, and no packages."""
     venv = fresh / ".venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
-    (venv / ".python").write_text(sys.executable + "\n")
+    real = Path(sys.executable).resolve()
+    (venv / ".python").write_text(f"{sys.executable}\n{real}\n")
     return fresh
 
 
@@ -236,6 +252,12 @@ def test_an_interrupted_install_is_done_from_the_beginning(bare: Path) -> None:
     assert f"making {bare / '.venv'}" in run(bare / "bin" / "serve").stderr
 
 
+def test_another_python_behind_the_same_name_starts_the_set_up(bare: Path) -> None:
+    mark_installed(bare)
+    (bare / ".venv" / ".python").write_text(f"{sys.executable}\n/usr/bin/python3.10\n")
+    assert f"making {bare / '.venv'}" in run(bare / "bin" / "serve").stderr
+
+
 def test_a_clone_that_was_moved_is_set_up_again(bare: Path) -> None:
     mark_installed(bare)
     moved = bare.rename(bare.with_name("moved"))
@@ -264,9 +286,7 @@ def test_two_set_ups_wait_for_each_other(bare: Path) -> None:
     assert "gunicorn is not installed" in rest
 
 
-def start(
-    copy: Path, *arguments: str, cwd: Path = Path("/"), **more: str
-) -> subprocess.CompletedProcess[str]:
+def start(copy: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     """The last step of bin/serve, with the packages of this environment."""
     command = [sys.executable, "-P", "-m", "asrsvc.serving.start", *arguments]
     return run(*command, PYTHONPATH=str(copy), **more)
@@ -357,4 +377,4 @@ def test_a_damaged_store_is_told_with_the_setting_that_names_it(fresh: Path, tmp
     store.mkdir()
     (store / "current").symlink_to("versions/gone")
     done = start(fresh, "--port", str(free_port()), ASR_STORE=str(store))
-    clear(done, 5, str(store / "current"), "versions/gone", f"ASR_STORE={store} (environment)")
+    clear(done, 5, str(store / "current"), "versions/gone", f"ASR_STORE={store}, environment")

@@ -44,7 +44,11 @@ class TextFormatter(logging.Formatter):
         """Render one record."""
         extra = "".join(f" {name}={value}" for name, value in _extra(record).items())
         # A line is a line, whatever a client put into its path.
-        message = record.getMessage().encode("unicode_escape").decode() if "\n" in record.getMessage() else record.getMessage()
+        message = (
+            record.getMessage().encode("unicode_escape").decode()
+            if "\n" in record.getMessage()
+            else record.getMessage()
+        )
         line = f"{_time(record)[11:23]} {record.levelname.lower():7} [{record.process}] {message}{extra}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 

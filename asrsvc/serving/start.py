@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         overrides = _overrides(options)
         loaded = settings.load(overrides)
         if options.check:
-            print(settings.report(loaded))
+            _print_report(loaded)
             return 0
         _start(loaded, settings.environment(overrides))
     except SettingError as error:
@@ -63,6 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AsrError as error:
         print(f"asrsvc: {error.message}", file=sys.stderr)
         return error.exit_code
+
+
+def _print_report(loaded: Settings) -> None:
+    try:
+        print(settings.report(loaded), flush=True)
+    except BrokenPipeError:  # as in `bin/serve --check | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -145,7 +152,8 @@ def _first_version(loaded: Settings) -> Version:
         return ensure_embedded(Store(loaded.store))
     except StoreError as error:
         origin = loaded.origin["ASR_STORE"]
-        raise StoreError(f"{error.message}; the store is ASR_STORE={loaded.store} ({origin})") from error
+        text = f"{error.message} (the store is ASR_STORE={loaded.store}, {origin}; you can name another)"
+        raise StoreError(text) from error
 
 
 def check_address(bind: str) -> None:

@@ -61,7 +61,7 @@ class Batcher:
         self._thread = threading.Thread(target=self._loop, name="asr-engine", daemon=True)
         self._thread.start()
 
-    def infer(self, features: FloatArray, language: str, use_itn: bool, timeout: float) -> Inference:
+    def infer(self, features: FloatArray, language: str, *, use_itn: bool, timeout: float) -> Inference:
         """Run one span and wait for it; call it from a request's own thread.
 
         Args:
@@ -146,7 +146,7 @@ class Batcher:
         started = time.monotonic()
         try:
             (logits,) = self._engine.run([job.features], [job.language], [job.use_itn])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - as in _run
             job.future.set_exception(error)
         else:
             job.future.set_result(Inference(logits, time.monotonic() - started))

@@ -34,7 +34,9 @@ _BLOCK_VALUES: Final = 2**20  # float32 values of a block over all channels: 4 M
 # CPU seconds that FFmpeg may take for a file: it decodes audio a hundred times faster than it plays.
 _CPU_SECONDS_BASE: Final = 30.0
 _CPU_SECONDS_PER_SECOND: Final = 0.05
-_SNDFILE_FORMATS: Final = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "FLAC", "OGG", "MP3", "CAF", "AU"})
+_SNDFILE_FORMATS: Final = frozenset(
+    {"WAV", "WAVEX", "RF64", "W64", "AIFF", "FLAC", "OGG", "MP3", "CAF", "AU"}
+)
 # A length in the header that is missed by so much says that the file was cut off. MP3 needs the
 # tolerance: its length may be an estimate.
 _MISSING_SECONDS_ALLOWED: Final = 0.25
@@ -236,6 +238,8 @@ def _mp3_declares_length(descriptor: int) -> bool:
     head = os.pread(descriptor, 10, 0)
     start = 0
     if head[:3] == b"ID3":  # ID3v2: the length is in four bytes of seven bits (id3.org, 2.4 §3.1)
-        start = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+        start = 10 + sum(
+            (byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True)
+        )
     frame = os.pread(descriptor, 4096, start)
     return any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))

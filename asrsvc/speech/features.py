@@ -38,9 +38,7 @@ class FbankExtractor:
         except (OSError, ValueError) as error:
             raise ModelError(f"{cmvn_path}: cannot be read as CMVN statistics: {error}") from error
         if shift.size != FEATURE_SIZE or not (np.isfinite(shift).all() and np.isfinite(scale).all()):
-            raise ModelError(
-                f"{cmvn_path}: holds {shift.size} values; {FEATURE_SIZE} finite ones are right"
-            )
+            raise ModelError(f"{cmvn_path}: holds {shift.size} values; {FEATURE_SIZE} finite ones are right")
         self._cmvn = (shift, scale)
 
     def features(self, samples: FloatArray) -> FloatArray:

@@ -36,7 +36,7 @@ class Helper:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
             command = [sys.executable, "-m", "asrsvc.speech.ffmpeg_helper"]
-            self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
+            self._process = subprocess.Popen(
                 [*command, str(theirs.fileno()), str(memory_bytes)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,

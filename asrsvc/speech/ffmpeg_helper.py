@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import av
@@ -92,7 +93,7 @@ def decode(file: io.RawIOBase, max_rate: int, max_channels: int) -> Iterator[int
         if not container.streams.audio:
             raise _Refused("it holds no audio stream")
         stream = container.streams.audio[0]
-        stream.thread_count = 1
+        stream.codec_context.thread_count = 1
         rate = 0
         position = 0  # samples given out or waiting in `parts`
         parts: list[Samples] = []
@@ -171,8 +172,7 @@ def _check_whole(
 
 def _address_space() -> int:
     """Bytes of address space this process has now (proc(5), statm, first field)."""
-    with open("/proc/self/statm", encoding="ascii") as statm:
-        return int(statm.read().split()[0]) * resource.getpagesize()
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def _send(connection: socket.socket, kind: bytes, payload: bytes) -> None:

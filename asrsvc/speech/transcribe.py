@@ -16,8 +16,9 @@ from asrsvc.speech.features import MIN_SAMPLES
 from asrsvc.speech.ffmpeg import HelperPool
 from asrsvc.speech.model import Model
 from asrsvc.speech.segment import Segmenter
-from asrsvc.speech.text import edges, read, words
-from asrsvc.speech.types import SAMPLE_RATE, Language, Segment, Span, Transcript
+from asrsvc.speech.text import read
+from asrsvc.speech.types import SAMPLE_RATE, FloatArray, Language, Segment, Span, Transcript
+from asrsvc.speech.words import edges, words
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +105,8 @@ class Transcriber:
         """
         progress = progress if progress is not None else Progress()
         recording = Recording(descriptor, self._limits, self._helpers)
-        spans = self._segmenter.spans(recording.blocks(), self.model.max_span_seconds)
+        blocks = _until(cancelled, recording.blocks())
+        spans = self._segmenter.spans(blocks, self.model.max_span_seconds)
         reported = time.monotonic()
         while True:
             started = time.monotonic()
@@ -152,7 +154,9 @@ class Transcriber:
         if len(span.waveform.samples) < MIN_SAMPLES:
             return _silent(offset, limit)
         features = self.model.extractor.features(span.waveform.samples)
-        inference = self._batcher.infer(features, options.language, options.use_itn, self._queue_timeout)
+        inference = self._batcher.infer(
+            features, options.language, use_itn=options.use_itn, timeout=self._queue_timeout
+        )
         progress.inference_seconds += inference.seconds
         progress.spans += 1
         reading = read(inference.logits, self.model.vocabulary)
@@ -171,6 +175,14 @@ class Transcriber:
             confidence=round(reading.confidence, 4),
             words=heard,
         )
+
+
+def _until(cancelled: threading.Event | None, blocks: Iterator[FloatArray]) -> Iterator[FloatArray]:
+    """The blocks, until the event is set: in silence no span would come for a long time."""
+    for block in blocks:
+        yield block
+        if cancelled is not None and cancelled.is_set():
+            raise Cancelled("the client has gone")
 
 
 def _silent(start: float, end: float) -> Segment:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,8 +18,6 @@ from asrsvc.speech.transcribe import Options, Progress, Transcriber
 from asrsvc.speech.types import LANGUAGES, Language, Transcript
 from asrsvc.web.answers import JsonResponse
 from asrsvc.web.upload import Form, UploadLimits, check_head, read_form
-
-T = TypeVar("T")
 
 TIMESTAMPS: Final = ("none", "segment", "word")
 _FIELDS: Final = frozenset({"language", "use_itn", "timestamps"})
@@ -117,18 +116,12 @@ class Desk:
             try:
                 loop = asyncio.get_running_loop()
                 work = loop.run_in_executor(
-                    self._threads,
-                    self._transcriber.transcribe,
-                    cast("int", form.descriptor),
-                    options,
-                    progress,
-                    cancelled,
+                    self._threads, self._transcribe, form.take(), options, progress, cancelled
                 )
-                await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+                await _first(work, gone)
                 if not work.done():
                     cancelled.set()
-                # The file must stay open until its thread has let go of it.
-                return await asyncio.shield(work)
+                return await work
             finally:
                 cancelled.set()
                 self._slots.release()
@@ -143,7 +136,7 @@ class Desk:
     async def _slot(self, gone: asyncio.Future[None]) -> None:
         """Wait for a free slot, or until the client has gone."""
         turn = asyncio.ensure_future(self._slots.acquire())
-        await asyncio.wait({turn, gone}, timeout=self._queue_timeout, return_when=asyncio.FIRST_COMPLETED)
+        await _first(turn, gone, seconds=self._queue_timeout)
         if turn.done():
             return
         turn.cancel()
@@ -151,9 +144,19 @@ class Desk:
             raise Cancelled("the client has gone")
         raise NotReady(f"no slot was free for {self._queue_timeout:g} s", code="queue_timeout")
 
-    def close(self) -> None:
-        """Let the threads go once they are idle."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+    def _transcribe(
+        self, descriptor: int, options: Options, progress: Progress, cancelled: threading.Event
+    ) -> Transcript:
+        """Run in a thread, which alone lets the file go: it may outlive the request."""
+        try:
+            return self._transcriber.transcribe(descriptor, options, progress, cancelled)
+        finally:
+            os.close(descriptor)
+
+
+async def _first(*futures: asyncio.Future[Any], seconds: float | None = None) -> None:
+    """Wait until one of them is done, or for so many seconds."""
+    await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
 
 
 async def _disconnected(request: Request) -> None:

@@ -59,6 +59,13 @@ class Form:
     size: int = 0
     """bytes of the uploaded file"""
 
+    def take(self) -> int:
+        """Hand the file's descriptor over; whoever takes it closes it."""
+        if self.descriptor is None:
+            raise ValueError("the form holds no file")
+        descriptor, self.descriptor = self.descriptor, None
+        return descriptor
+
     def close(self) -> None:
         """Let the file go; its space is free at once."""
         if self.descriptor is not None:
@@ -106,9 +113,7 @@ def declared_length(headers: Headers) -> int | None:
     return int(text)
 
 
-async def read_form(
-    headers: Headers, receive: Receive, limits: UploadLimits, fields: frozenset[str]
-) -> Form:
+async def read_form(headers: Headers, receive: Receive, limits: UploadLimits, fields: frozenset[str]) -> Form:
     """Read the whole body.
 
     Args:
@@ -125,7 +130,7 @@ async def read_form(
     length = declared_length(headers)
     in_memory = length is not None and length <= _MEMORY_BYTES
     form = Form()
-    reader = _Reader(form, fields, limits, in_memory)
+    reader = _Reader(form, fields, limits, in_memory=in_memory)
     try:
         parser = MultipartParser(boundary, reader.callbacks())
         async for chunk in _chunks(receive, limits):
@@ -186,7 +191,7 @@ def _too_large(limit: int, found: str) -> TooLarge:
 class _Reader:
     """Takes the parser's events; what belongs to the file waits in `pending` until `flush`."""
 
-    def __init__(self, form: Form, fields: frozenset[str], limits: UploadLimits, in_memory: bool) -> None:
+    def __init__(self, form: Form, fields: frozenset[str], limits: UploadLimits, *, in_memory: bool) -> None:
         self.pending: list[bytes] = []
         self.ended = False
         self._form = form
@@ -213,7 +218,7 @@ class _Reader:
             self._write(data)
 
     def _write(self, data: list[bytes]) -> None:
-        assert self._form.descriptor is not None  # noqa: S101 - set by the part that `data` is of
+        assert self._form.descriptor is not None
         for chunk in data:
             view = memoryview(chunk)
             while view:

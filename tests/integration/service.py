@@ -56,6 +56,7 @@ class Service:
 
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder
+        self.python = sys.executable
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_path = folder / "service.log"
@@ -74,7 +75,7 @@ class Service:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, seconds: float = 60, command: list[str] | None = None) -> Service:
-        command = command or [sys.executable, "-m", "asrsvc.serving.start"]
+        command = command or [self.python, "-m", "asrsvc.serving.start"]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 command, env=self.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=PROJECT
@@ -137,7 +138,7 @@ def running(folder: Path, **settings: str) -> Iterator[Service]:
     try:
         yield service.start()
     except BaseException:
-        print(service.log()[-20_000:])
+        sys.stderr.write(service.log()[-20_000:])
         raise
     finally:
         if service.process is not None:

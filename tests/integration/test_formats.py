@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from recordings import FORMATS, SECONDS, TEXT, Format, make
+from formats import FORMATS, SECONDS, TEXT, Format, make
 from service import Service
 
 

@@ -98,9 +98,7 @@ def test_health_says_what_is_served(service: Service) -> None:
 
 def test_a_request_leaves_one_log_line(service: Service) -> None:
     answer = ask(service, manifest()[0], itn=True, language="auto")
-    lines = [
-        line for line in service.log_lines() if line.get("request_id") == answer.headers["x-request-id"]
-    ]
+    lines = [line for line in service.log_lines() if line.get("request_id") == answer.headers["x-request-id"]]
     (line,) = lines
     assert line["status"] == 200
     assert line["audio_seconds"] == pytest.approx(2.83, abs=0.01)

@@ -1,0 +1,60 @@
+"""The master stays light: it holds no numpy, no ONNX Runtime and no web framework."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from service import PROJECT, Service, wait_for
+
+HEAVY = {"numpy", "onnxruntime", "starlette", "soundfile", "sentencepiece", "av", "asrfront"}
+
+# The project's configuration, and a hook that gunicorn calls in the master before each fork.
+WITNESS = """
+import json, sys
+exec(compile(open({configuration!r}).read(), {configuration!r}, "exec"))
+
+def pre_fork(server, worker):
+    with open({report!r}, "w") as file:
+        json.dump({{"pid": server.pid, "modules": sorted(sys.modules)}}, file)
+"""
+
+
+def test_the_running_master_holds_nothing_heavy(tmp_path: Path) -> None:
+    report = tmp_path / "modules.json"
+    configuration = tmp_path / "witness.conf.py"
+    configuration.write_text(
+        WITNESS.format(configuration=str(PROJECT / "gunicorn.conf.py"), report=str(report))
+    )
+    service = Service(tmp_path, ASR_WORKERS="1")
+    # The first start puts the embedded model into the store; gunicorn is then started by hand.
+    service.start().stop()
+    gunicorn = Path(service.python).parent / "gunicorn"
+    try:
+        service.log_path.unlink()
+        service.start(command=[service.python, str(gunicorn), "-c", str(configuration)])
+        first = service.worker_pids()
+        assert service.transcribe("a.flac", (PROJECT / "tests/data/clips/en_1.flac").read_bytes()).is_success
+        # A worker dies: the master forks again, having supervised one that loaded and served.
+        os.kill(first.pop(), signal.SIGKILL)
+        wait_for("another worker", lambda: service.log().count('"worker ready"') >= 2)
+        seen = json.loads(report.read_text())
+        assert seen["pid"] == service.master.pid
+        modules = {name.partition(".")[0] for name in seen["modules"]}
+        assert not modules & HEAVY
+        assert {"gunicorn", "asrsvc"} <= modules
+        rooms = {name for name in seen["modules"] if name.startswith(("asrsvc.speech", "asrsvc.web"))}
+        assert not rooms
+    finally:
+        service.stop()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_master_ends_cleanly_and_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
+    service = Service(tmp_path, ASR_WORKERS="1").start()
+    everybody = service.master.children(recursive=True)
+    assert service.process is not None
+    service.process.send_signal(number)
+    assert service.process.wait(30) == 0
+    wait_for("no process is left", lambda: not any(p.is_running() for p in everybody))

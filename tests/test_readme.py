@@ -1,0 +1,94 @@
+"""The README is true: its commands run and answer what it says; its tables list what there is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from service import free_port, wait_for
+
+from asrsvc import settings
+
+PROJECT = Path(__file__).resolve().parents[1]
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(sh|json)\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [text.strip() for kind, text in BLOCKS if kind == "sh"]
+
+
+def answer_after(command: str) -> str:
+    """The JSON block that follows a command in the README."""
+    following = BLOCKS[[text.strip() for _, text in BLOCKS].index(command) + 1]
+    assert following[0] == "json"
+    return following[1].strip()
+
+
+@pytest.mark.timeout(300)
+def test_the_commands_answer_what_the_readme_says(tmp_path: Path) -> None:
+    port = free_port()
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("ASR_") or k == "ASR_VENV"}
+    environ |= {"ASR_STORE": str(tmp_path / "store"), "ASR_RUNTIME_DIR": str(tmp_path / "run")}
+    assert COMMANDS[0] == "bin/serve"
+    log_path = tmp_path / "log"
+    with log_path.open("w") as log:
+        serve = subprocess.Popen(
+            [*COMMANDS[0].split(), "--port", str(port)], cwd=PROJECT, env=environ, stdout=log, stderr=log
+        )
+    try:
+        wait_for("the URL and a ready worker", lambda: "worker ready" in log_path.read_text(), 120)
+        assert f"asrsvc on http://127.0.0.1:{port}" in log_path.read_text()
+        curls = [command for command in COMMANDS if command.startswith("curl")]
+        assert len(curls) == 2
+        for command in curls:
+            run = subprocess.run(
+                command.replace("7860", str(port)),
+                shell=True,
+                cwd=PROJECT,
+                capture_output=True,
+                timeout=60,
+                check=True,
+            )
+            body = json.loads(run.stdout)
+            shown = json.loads(answer_after(command).replace("[…]", '"…"'))
+            assert list(body) == list(shown)
+            left_out = {"request_id"} | {key for key, value in shown.items() if value == "…"}
+            assert {k: body[k] for k in body if k not in left_out} == {
+                k: shown[k] for k in shown if k not in left_out
+            }
+    finally:
+        serve.send_signal(signal.SIGTERM)
+        serve.wait(30)
+
+
+def test_the_test_command_passes_its_arguments_on() -> None:
+    assert "bin/test" in COMMANDS
+    run = subprocess.run(
+        [PROJECT / "bin" / "test", "--version"],
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    assert "pytest" in run.stdout
+
+
+def test_every_setting_is_in_the_readme_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| `(ASR_\w+)` \| (.*?) \|", README, flags=re.MULTILINE))
+    declared = {setting.name: setting.default for _, setting in settings.declared()}
+    assert set(rows) == set(declared)
+    for name, default in declared.items():
+        assert "{" in default or rows[name] == f"`{default}`", name
+
+
+def test_every_path_in_the_readme_is_there() -> None:
+    for link in re.findall(r"\]\(([^)h][^)]*)\)", README):
+        assert (PROJECT / link).exists(), link
+
+
+def test_every_command_shown_is_one_of_those_that_are_run() -> None:
+    assert {command.split()[0] for command in COMMANDS} == {"bin/serve", "curl", "bin/test"}
