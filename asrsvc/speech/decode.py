@@ -159,7 +159,8 @@ class Recording:
                 yield rate, block
         except soundfile.LibsndfileError as error:
             raise BadAudio(
-                f"file is damaged {decoded / rate:.2f} s from its start ({error.error_string})",
+                f"file is damaged or cut off, {decoded / rate:.0f} s or more from its start"
+                f" ({error.error_string})",
                 param="file",
             ) from None
         missing = (declared - decoded) / rate if known_length else 0.0

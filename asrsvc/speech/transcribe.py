@@ -105,14 +105,13 @@ class Transcriber:
         """
         progress = progress if progress is not None else Progress()
         recording = Recording(descriptor, self._limits, self._helpers)
-        blocks = _until(cancelled, recording.blocks())
+        blocks = _followed(recording, progress, cancelled)
         spans = self._segmenter.spans(blocks, self.model.max_span_seconds)
         reported = time.monotonic()
         while True:
             started = time.monotonic()
             span = next(spans, None)
             progress.decode_seconds += time.monotonic() - started
-            progress.audio_seconds = recording.seconds
             if cancelled is not None and cancelled.is_set():
                 raise Cancelled("the client has gone")
             if span is None:
@@ -177,9 +176,12 @@ class Transcriber:
         )
 
 
-def _until(cancelled: threading.Event | None, blocks: Iterator[FloatArray]) -> Iterator[FloatArray]:
-    """The blocks, until the event is set: in silence no span would come for a long time."""
-    for block in blocks:
+def _followed(
+    recording: Recording, progress: Progress, cancelled: threading.Event | None
+) -> Iterator[FloatArray]:
+    """The blocks of a recording: in silence, no span would come for a long time."""
+    for block in recording.blocks():
+        progress.audio_seconds = recording.seconds
         yield block
         if cancelled is not None and cancelled.is_set():
             raise Cancelled("the client has gone")
