@@ -69,7 +69,9 @@ class ByFFmpeg:
             if self.video:
                 pictures = out.add_stream(self.video, rate=5)
                 pictures.width, pictures.height, pictures.pix_fmt = 64, 64, "yuv420p"
-            stream = out.add_stream(self.codec, rate=self.rate, layout=self.layout, options=self.codec_options)
+            stream = out.add_stream(
+                self.codec, rate=self.rate, layout=self.layout, options=self.codec_options
+            )
             if self.bit_rate:
                 stream.bit_rate = self.bit_rate
             if pictures is not None:
@@ -158,9 +160,7 @@ FORMATS = [
     Format(
         "m4a-fragments",
         "m4a",
-        ByFFmpeg(
-            "mp4", "aac", bit_rate=96_000, container_options={"movflags": "frag_keyframe+empty_moov"}
-        ),
+        ByFFmpeg("mp4", "aac", bit_rate=96_000, container_options={"movflags": "frag_keyframe+empty_moov"}),
         padding=0.15,
     ),
     Format("m4a-alac", "m4a", ByFFmpeg("ipod", "alac"), padding=0.3),

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from formats import BY_NAME, FORMATS, SECONDS, ByFFmpeg, by_sndfile, clip, make
+from formats import FORMATS, SECONDS, ByFFmpeg, Format, clip, make
 
 from asrsvc.errors import AsrError, BadAudio, TooLarge
 from asrsvc.speech.decode import Limits, Recording
@@ -81,7 +81,7 @@ def similarity(one: np.ndarray, other: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
-def test_every_format_gives_the_same_sound(decode: Decoder, tmp_path: Path, form: object) -> None:
+def test_every_format_gives_the_same_sound(decode: Decoder, tmp_path: Path, form: Format) -> None:
     samples = decode(make(form.name, tmp_path))
     assert samples.dtype == np.float32
     assert np.abs(samples).max() <= 1

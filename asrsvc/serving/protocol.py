@@ -126,7 +126,9 @@ class LingeringProtocol(HttpToolsProtocol):
 
     def _head_is_late(self) -> None:
         if self._overhead:
-            self._refuse(408, f"the request's header did not arrive within {HEAD_SECONDS:g} s", "header_timeout")
+            self._refuse(
+                408, f"the request's header did not arrive within {HEAD_SECONDS:g} s", "header_timeout"
+            )
         else:
             self._wire.close()
 

@@ -162,7 +162,8 @@ class HelperPool:
                 if kind in b"EX":
                     done = True
                     if kind == b"X":
-                        raise BadAudio(f"file cannot be decoded: {json.loads(payload)}", param="file")
+                        message, code = json.loads(payload)
+                        raise BadAudio(f"file cannot be decoded: {message}", param="file", code=code)
                     return
                 if kind == b"R":
                     rate = json.loads(payload)

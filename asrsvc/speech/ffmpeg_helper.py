@@ -6,7 +6,7 @@ bloats a decoder ends this process and nothing else. It ignores SIGTERM and SIGI
 group may get while its worker still finishes requests, and leaves when the socket closes.
 
 Its messages are `R` the sample rate (JSON), `B` a block of samples (float32), `E` the end and `X` an
-error (JSON); `MESSAGE` is the head of each.
+error (JSON: sentence and code); `MESSAGE` is the head of each.
 """
 
 from __future__ import annotations
@@ -46,13 +46,18 @@ _BAD_PACKETS_ALLOWED: Final = 3
 _BAD_PACKETS_SHARE: Final = 0.01
 # A container that declares its length and holds clearly less has been cut off.
 _MISSING_SECONDS_ALLOWED: Final = 0.5
+_MISSING_SHARE_ALLOWED: Final = 0.01
 _SCALE: Final = {"uint8": 2.0**7, "int16": 2.0**15, "int32": 2.0**31, "int64": 2.0**63}
 
 Samples = NDArray[np.float32]
 
 
 class _Refused(Exception):
-    """The file cannot be decoded; carries the sentence for the answer."""
+    """The file cannot be decoded; carries the sentence and, if it has its own, the code of the answer."""
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def mono(frame: av.AudioFrame) -> Samples:
@@ -101,13 +106,8 @@ def decode(file: io.RawIOBase, max_rate: int, max_channels: int) -> Iterator[int
         for frame in _frames(container, stream):
             if not rate:
                 rate = frame.sample_rate
-                if not 0 < rate <= max_rate:
-                    raise _Refused(f"its sample rate is {rate} Hz")
                 yield rate
-            if frame.sample_rate != rate:
-                raise _Refused(f"its sample rate changes from {rate} to {frame.sample_rate} Hz")
-            if frame.layout.nb_channels > max_channels:
-                raise _Refused(f"it has {frame.layout.nb_channels} channels")
+            _check_frame(frame, rate, max_rate, max_channels)
             hole = _hole(frame, container.start_time, rate, position)
             for part in (*_silence(hole, rate), mono(frame)):
                 parts.append(part)
@@ -118,7 +118,18 @@ def decode(file: io.RawIOBase, max_rate: int, max_channels: int) -> Iterator[int
                     parts, waiting = [], 0
         if waiting:
             yield np.concatenate(parts)
-        _check_whole(container, stream, position / rate if rate else 0.0)
+        if "mp4" in container.format.name or (container.format.name == "mp3" and _has_xing(file)):
+            _check_whole(stream, position / rate if rate else 0.0)
+
+
+def _check_frame(frame: av.AudioFrame, rate: int, max_rate: int, max_channels: int) -> None:
+    if frame.sample_rate != rate:
+        raise _Refused(f"its sample rate changes from {rate} to {frame.sample_rate} Hz")
+    if not 0 < rate <= max_rate:
+        raise _Refused(f"its sample rate is {rate} Hz; the limit is {max_rate} Hz", "sample_rate_unsupported")
+    channels = frame.layout.nb_channels
+    if channels > max_channels:
+        raise _Refused(f"it has {channels} channels; the limit is {max_channels}", "channels_unsupported")
 
 
 def _frames(container: av.container.InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
@@ -159,15 +170,26 @@ def _silence(samples: int, rate: int) -> Iterator[Samples]:
         samples -= rate
 
 
-def _check_whole(
-    container: av.container.InputContainer, stream: av.AudioStream, decoded_seconds: float
-) -> None:
-    # Only the MP4 family writes the length of its streams; elsewhere it is FFmpeg's estimate.
-    if "mp4" not in container.format.name or stream.duration is None or stream.time_base is None:
+def _has_xing(file: io.RawIOBase) -> bool:
+    """Whether an MP3 file begins with a Xing, Info or VBRI header, which says how long it is."""
+    file.seek(0)
+    head = file.read(10) or b""
+    start = 0
+    if head[:3] == b"ID3":  # ID3v2: the length is in four bytes of seven bits (id3.org, 2.4 §3.1)
+        start = 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=False))
+    file.seek(start)
+    frame = file.read(4096) or b""
+    return any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))
+
+
+def _check_whole(stream: av.AudioStream, decoded_seconds: float) -> None:
+    """Compare what a file declares with what was there; elsewhere its length is FFmpeg's estimate."""
+    if stream.duration is None or stream.time_base is None:
         return
     declared = float(stream.duration * stream.time_base)
-    if declared - decoded_seconds > max(_MISSING_SECONDS_ALLOWED, 0.01 * declared):
-        raise _Refused(f"it is cut off: it declares {declared:.2f} s and holds {decoded_seconds:.2f} s")
+    if declared - decoded_seconds > max(_MISSING_SECONDS_ALLOWED, _MISSING_SHARE_ALLOWED * declared):
+        message = f"it is cut off: it declares {declared:.2f} s and {decoded_seconds:.2f} s are there"
+        raise _Refused(message, "audio_truncated")
 
 
 def _address_space() -> int:
@@ -178,6 +200,10 @@ def _address_space() -> int:
 def _send(connection: socket.socket, kind: bytes, payload: bytes) -> None:
     connection.sendall(MESSAGE.pack(kind, len(payload)))
     connection.sendall(payload)
+
+
+def _send_error(connection: socket.socket, message: str, code: str | None = None) -> None:
+    _send(connection, b"X", json.dumps([message, code]).encode())
 
 
 def _serve_one(connection: socket.socket, descriptor: int, request: dict[str, Any]) -> None:
@@ -192,11 +218,11 @@ def _serve_one(connection: socket.socket, descriptor: int, request: dict[str, An
                 else:
                     _send(connection, b"B", item.tobytes())
     except _Refused as refusal:
-        _send(connection, b"X", json.dumps(str(refusal)).encode())
+        _send_error(connection, str(refusal), refusal.code)
+    except MemoryError:  # FFmpeg's own is one too
+        _send_error(connection, "its decoder needs more memory than it may have")
     except (av.error.FFmpegError, ValueError, OverflowError) as error:
-        _send(connection, b"X", json.dumps(f"it is damaged ({type(error).__name__})").encode())
-    except MemoryError:
-        _send(connection, b"X", json.dumps("its decoder needs more memory than it may have").encode())
+        _send_error(connection, f"it is damaged ({type(error).__name__})")
     else:
         _send(connection, b"E", b"")
 

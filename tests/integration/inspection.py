@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ class Inspection:
         found = []
         for process in self.service.master.children(recursive=True):
             try:
-                links = [os.readlink(link) for link in Path(f"/proc/{process.pid}/fd").iterdir()]
+                links = [str(link.readlink()) for link in Path(f"/proc/{process.pid}/fd").iterdir()]
             except OSError:
                 continue  # a descriptor or a process that has just gone; it holds nothing
             spool = str(self.service.spool)
