@@ -44,6 +44,8 @@ _MAX_HOLE_SECONDS: Final = 600.0
 # A few damaged packets are lived with, as players do.
 _BAD_PACKETS_ALLOWED: Final = 3
 _BAD_PACKETS_SHARE: Final = 0.01
+# What cannot be taken apart is lived with where it is the end of the file, and no more than this.
+_TAIL_BYTES: Final = 2**16
 # A container that declares its length and holds clearly less has been cut off.
 _MISSING_SECONDS_ALLOWED: Final = 0.5
 _MISSING_SHARE_ALLOWED: Final = 0.01
@@ -92,6 +94,8 @@ def decode(file: io.RawIOBase, max_rate: int, max_channels: int) -> Iterator[int
     options = {"format_whitelist": DEMUXERS, "protocol_whitelist": ""}
     try:
         container = av.open(file, mode="r", options=options, metadata_errors="ignore")
+    except MemoryError:
+        raise
     except (av.error.FFmpegError, UnicodeDecodeError) as error:
         raise _Refused("it is in no audio or video format that is known here, or it is cut off") from error
     with container:
@@ -103,7 +107,7 @@ def decode(file: io.RawIOBase, max_rate: int, max_channels: int) -> Iterator[int
         position = 0  # samples given out or waiting in `parts`
         parts: list[Samples] = []
         waiting = 0
-        for frame in _frames(container, stream):
+        for frame in _frames(container, stream, file):
             if not rate:
                 rate = frame.sample_rate
                 yield rate
@@ -132,23 +136,29 @@ def _check_frame(frame: av.AudioFrame, rate: int, max_rate: int, max_channels: i
         raise _Refused(f"it has {channels} channels; the limit is {max_channels}", "channels_unsupported")
 
 
-def _frames(container: av.container.InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
+def _frames(
+    container: av.container.InputContainer, stream: av.AudioStream, file: io.RawIOBase
+) -> Iterator[av.AudioFrame]:
     packets = bad = 0
     demuxer = container.demux(stream)
     while True:
         try:
             packet = next(demuxer, None)
-        except av.error.FFmpegError:
-            packet = None  # damaged beyond this point; the length check says what is missing
-            bad += 1
+        except MemoryError:
+            raise
+        except av.error.FFmpegError as error:
+            left = -file.tell() + file.seek(0, os.SEEK_END)
+            if left > _TAIL_BYTES:
+                raise _Refused(f"it is damaged: the last {left} bytes cannot be read") from error
+            packet = None
         if packet is None:
             break
         packets += 1
         try:
             yield from packet.decode()
-        except av.error.FFmpegError as error:
-            if isinstance(error, MemoryError):
-                raise
+        except MemoryError:
+            raise
+        except av.error.FFmpegError:
             bad += 1
     if bad > max(_BAD_PACKETS_ALLOWED, packets * _BAD_PACKETS_SHARE):
         raise _Refused(f"it is damaged: {bad} of {packets} packets cannot be decoded")
