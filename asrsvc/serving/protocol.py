@@ -14,7 +14,7 @@ import uuid
 from http import HTTPStatus
 from typing import Any, Final, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 LINGER_SECONDS: Final = 30.0
 LINGER_BYTES: Final = 2**30
@@ -84,7 +84,7 @@ class LingeringProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head of a request is whole (httptools)."""
-        if self.cycle is not None:
+        if self._current is not None:
             self._discarded += 1
             return
         super().on_headers_complete()
@@ -98,14 +98,19 @@ class LingeringProtocol(HttpToolsProtocol):
             self._overhead = 0
             super().on_body(body)
 
+    @property
+    def _current(self) -> RequestResponseCycle | None:
+        """The request that is being answered; uvicorn's own type leaves out that there may be none."""
+        return self.cycle
+
     def _request_is_whole(self) -> bool:
-        return self.cycle is not None and not self.cycle.more_body
+        return self._current is not None and not self._current.more_body
 
     def close_gently(self) -> None:
         """Close at once if nothing of the client's is unread, else linger."""
         if self.lingering:
             return
-        silent = self.cycle is None and not self._overhead
+        silent = self._current is None and not self._overhead
         unread = not silent and (not self._request_is_whole() or self._discarded > 0)
         if not unread or self._wire.is_closing():
             self._wire.close()
@@ -141,7 +146,7 @@ class LingeringProtocol(HttpToolsProtocol):
             f"content-length: {len(body)}\r\nconnection: close\r\nx-request-id: {uuid.uuid4().hex}\r\n\r\n"
         )
         self._wire.write(head.encode() + body)
-        if self.cycle is not None:
+        if self._current is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.close_gently()
