@@ -382,13 +382,13 @@ class Place:
     def give_way(self) -> None:
         """The body is slow: another request may begin meanwhile."""
         self.holds_turn = False
-        self.places._watch()  # noqa: SLF001 - one mechanism in two classes
+        self.places._watch()
 
     def body_complete(self) -> None:
         """The body has arrived: the request needs the engine now."""
         self._quiet()
         self.holds_turn = True
-        self.places._watch()  # noqa: SLF001 - as above
+        self.places._watch()
 
     def release(self) -> None:
         """The request has ended, whichever way; may be called again."""

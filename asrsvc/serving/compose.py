@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp
 
-from asrsvc.errors import StoreError
-from asrsvc.release.store import Store
+from asrsvc.errors import AsrError
+from asrsvc.serving.accept import Head
+from asrsvc.serving.lanes import LaneName
+from asrsvc.serving.warmup import Findings, check, warm_up
 from asrsvc.settings import Settings
 from asrsvc.speech.batch import Batcher
 from asrsvc.speech.decode import Limits
@@ -15,27 +19,40 @@ from asrsvc.speech.ffmpeg import HelperPool
 from asrsvc.speech.model import Model
 from asrsvc.speech.segment import Segmenter
 from asrsvc.speech.transcribe import Transcriber
-from asrsvc.web.app import create_app
+from asrsvc.web.app import ENGINE_PATHS, Observe, create_apology, create_app
+from asrsvc.web.upload import check_head, declared_length
 
-# Requests of a worker that are decoded and recognised side by side: while one is in the engine the
-# next ones are decoded, and a short one takes turns with a long one.
-_SLOTS_BESIDE_ENGINE: Final = 4
+MOST_REQUESTS: Final = 10
+"""requests of a worker at the same time, with those whose body is slow to arrive"""
+_SHORT_BYTES: Final = 8 * 2**20
+"""an upload that declares no more waits in the short lane: 4 minutes of 16-bit WAV at 16 kHz"""
 
 
-def load_transcriber(settings: Settings) -> Transcriber:
-    """Load the store's current version and everything around it.
+def load_model(
+    folder: Path, *, version: str, tried: bool, reference_cost: float | None, settings: Settings
+) -> tuple[Model, Findings]:
+    """Load a version and look at what it says.
+
+    Args:
+        folder: of the version.
+        version: its id.
+        tried: whether text and speed are compared.
+        reference_cost: see `warmup.check`.
+        settings: in force.
 
     Raises:
-        StoreError: the store has no current version.
-        ModelError: it cannot be loaded.
+        ModelError: it cannot be loaded, or says wrong things.
         InferenceFailed: it loads and does not run.
     """
-    current = Store(settings.store).current()
-    if current is None:
-        raise StoreError(f"{settings.store} has no current version; bin/serve puts the first one there")
-    model = Model.load(
-        current.path, version=current.id, threads=settings.thread_count(), device=settings.device
-    )
+    model = Model.load(folder, version=version, threads=settings.thread_count(), device=settings.device)
+    findings = warm_up(model)
+    if tried:
+        check(findings, reference_cost)
+    return model, findings
+
+
+def assemble(settings: Settings, model: Model) -> Transcriber:
+    """Everything around a loaded model."""
     helpers = HelperPool(
         memory_bytes=settings.decode_memory_mb * 2**20, block_timeout=settings.decode_timeout
     )
@@ -45,15 +62,37 @@ def load_transcriber(settings: Settings) -> Transcriber:
         segmenter=Segmenter(),
         helpers=helpers,
         limits=Limits(max_seconds=settings.max_audio_seconds),
-        batcher=Batcher(model.engine, batch_size=settings.batch_size, queue_limit=_slots(settings)),
+        batcher=Batcher(model.engine, batch_size=settings.batch_size, queue_limit=MOST_REQUESTS),
         queue_timeout=settings.queue_timeout,
     )
 
 
-def load_app(settings: Settings, transcriber: Transcriber) -> ASGIApp:
+def load_app(
+    settings: Settings, transcriber: Transcriber, observe: Observe, problems: tuple[str, ...]
+) -> ASGIApp:
     """The application around a loaded transcriber."""
-    return create_app(settings, transcriber, slots=_slots(settings))
+    return create_app(settings, transcriber, threads=MOST_REQUESTS, observe=observe, problems=problems)
 
 
-def _slots(settings: Settings) -> int:
-    return settings.batch_size + _SLOTS_BESIDE_ENGINE
+def load_apology(reason: str) -> ASGIApp:
+    """The application of a worker without a model."""
+    return create_apology(reason)
+
+
+class Router:
+    """Tells which lane a request must wait in."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._limit_bytes = settings.max_upload_mb * 2**20
+
+    def lane_of(self, head: Head) -> LaneName | None:
+        """None where the header alone decides the answer, or no engine is needed."""
+        if head.path not in ENGINE_PATHS or head.method != "POST":
+            return None
+        headers = Headers(raw=list(head.headers))
+        try:
+            check_head(headers, self._limit_bytes)
+            length = declared_length(headers)
+        except AsrError:
+            return None  # the application says the same, in an answer
+        return LaneName.SHORT if length is not None and length <= _SHORT_BYTES else LaneName.LONG

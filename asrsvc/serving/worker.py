@@ -1,4 +1,4 @@
-"""The worker: a process that loads the model after the fork and serves HTTP with uvicorn.
+"""The worker: a process that loads its model after the fork, says so, serves, and drains.
 
 The master imports this module for the class; what is heavy is imported in the worker's own process.
 """
@@ -7,21 +7,44 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
+import socket
+import sys
+import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, Final
 
 from setproctitle import setproctitle
+from uvicorn._compat import asyncio_run
+from uvicorn.server import ServerState
 from uvicorn_worker import UvicornWorker
 
 from asrsvc.errors import AsrError
+from asrsvc.serving.accept import Acceptor, Limits, Place, Places
+from asrsvc.serving.brief import Brief, Line, say
 from asrsvc.serving.protocol import LingeringProtocol
-from asrsvc.settings import Settings
+from asrsvc.serving.scoreboard import Column
 
 if TYPE_CHECKING:
-    from asrsvc.speech.transcribe import Transcriber
+    from starlette.types import ASGIApp
+
+    from asrsvc.speech.model import Model
 
 log = logging.getLogger(__name__)
+
+COULD_NOT_LOAD: Final = 70
+"""exit code of a worker whose model cannot serve (EX_SOFTWARE); gunicorn's own 3 and 4 halt its master"""
+
+_BEAT_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 0.02  # how often a worker that drains looks whether it is done
+_BODY_PATIENCE_SECONDS: Final = 0.05
+_VISITORS: Final = 2048
+_LOAD_NICENESS: Final = 10
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no types
@@ -38,47 +61,229 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         "headers": [("Connection", "close")],
     }
 
-    _settings: Settings
-    _transcriber: Transcriber
+    brief: Brief
+    """set by the master before the fork"""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # uvicorn-worker gives uvicorn gunicorn's level; its news of every start are gunicorn's too.
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
-    def _install_sigquit_handler(self) -> None:
-        # uvicorn-worker 0.4 only sets a flag that uvicorn does not look at, so that a quick stop of
-        # the master waited for the whole grace period. uvicorn's quick stop is its second SIGINT.
-        def stop_quickly() -> None:
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
-
-        asyncio.get_running_loop().add_signal_handler(signal.SIGQUIT, stop_quickly)
-
-    def load_model(self, settings: Settings) -> None:
-        """Load the current version; called in the new process, after the fork.
-
-        Raises:
-            AsrError: there is no version, or it cannot be loaded; the process ends.
-        """
-        from asrsvc.serving import compose  # noqa: PLC0415 - not in the master
-
-        self.init_signals()  # the master's handlers, which only note a signal, are not for here
-        started = time.monotonic()
-        self._settings = settings
-        try:
-            self._transcriber = compose.load_transcriber(settings)
-        except AsrError as error:
-            log.error("the model cannot be loaded: %s", error.message)
-            raise
-        version = self._transcriber.model.version
-        setproctitle(f"gunicorn: worker [{self.cfg.proc_name}] {version}")
-        milliseconds = round((time.monotonic() - started) * 1000, 1)
-        log.info("worker ready", extra={"version": version, "load_ms": milliseconds})
-
     def load_wsgi(self) -> None:
-        """Build the application around the loaded model (called by gunicorn's init_process)."""
+        """Nothing: the model is loaded while the heart beats (called by gunicorn's init_process)."""
+
+    def run(self) -> None:
+        """Live, from loading to the end of the drain (called by gunicorn's init_process)."""
+        sys.exit(asyncio_run(self._live(), loop_factory=self.config.get_loop_factory()))
+
+    async def _live(self) -> int:
+        brief = self.brief
+        self._leaving = asyncio.Event()
+        self._orphaned = False
+        self._state = ServerState()
+        self._connecting: set[asyncio.Task[Any]] = set()
+        self._install_signals()
+        beat = asyncio.ensure_future(self._beat())
+        try:
+            app = await self._load()
+            if app is None:
+                return COULD_NOT_LOAD
+            self.config.app = app
+            self.config.load()
+            self._refresh_headers()
+            self._open()
+            await self._leaving.wait()
+            await self._drain()
+        finally:
+            beat.cancel()
+        log.info("worker leaves", extra={"version": brief.version})
+        return 0
+
+    # Loading.
+
+    async def _load(self) -> ASGIApp | None:
         from asrsvc.serving import compose  # noqa: PLC0415 - not in the master
 
-        self.config.timeout_graceful_shutdown = round(self._settings.drain_timeout)
-        self.wsgi = compose.load_app(self._settings, self._transcriber)
+        brief = self.brief
+        if brief.version is None or brief.path is None:
+            self._title("no model")
+            say(brief.pipe, Line("ready"))
+            return compose.load_apology(" ".join(brief.problems) or "no model can be loaded")
+        self._title(f"{brief.version} loading")
+        started = time.monotonic()
+        folder, version = brief.path, brief.version
+
+        def load() -> tuple[Model, Any]:
+            return compose.load_model(
+                folder,
+                version=version,
+                tried=brief.tried,
+                reference_cost=brief.reference_cost,
+                settings=brief.settings,
+            )
+
+        try:
+            model, findings = await asyncio.wrap_future(_in_niced_thread(load, brief.settings.thread_count()))
+            transcriber = await asyncio.to_thread(compose.assemble, brief.settings, model)
+        except AsrError as error:
+            return self._cannot_load(error.message)
+        except MemoryError:
+            return self._cannot_load("the model needs more memory than there is")
+        except Exception as error:
+            log.exception("the model cannot be loaded")
+            return self._cannot_load(f"{type(error).__name__}: {error}")
+        seconds = time.monotonic() - started
+        self._title(f"{version} ready")
+        log.info(
+            "worker ready",
+            extra={
+                "version": version,
+                "load_ms": round(seconds * 1000, 1),
+                "likeness": round(findings.likeness, 3),
+            },
+        )
+        say(brief.pipe, Line("ready", cost=findings.cost, load_seconds=seconds))
+        return compose.load_app(brief.settings, transcriber, self._observe, brief.problems)
+
+    def _cannot_load(self, reason: str) -> None:
+        log.error("the model cannot be loaded: %s", reason, extra={"version": self.brief.version})
+        say(self.brief.pipe, Line("failed", error=reason[:2000]))
+
+    # Serving.
+
+    def _open(self) -> None:
+        from asrsvc.serving import compose  # noqa: PLC0415 - not in the master
+
+        brief = self.brief
+        self._places = Places(
+            brief.lanes,
+            serve=self._serve,
+            patience=_BODY_PATIENCE_SECONDS,
+            most=compose.MOST_REQUESTS,
+            changed=self._count,
+        )
+        self._acceptor = Acceptor(
+            [
+                (listener.sock, {"local": True} if listener.fileno() in brief.ops_listeners else {})
+                for listener in self.sockets
+            ],
+            serve=self._serve,
+            lane_of=compose.Router(brief.settings).lane_of if brief.version else lambda _head: None,
+            lanes=brief.lanes,
+            limits=Limits(head_seconds=brief.settings.header_timeout, visitors=_VISITORS),
+        )
+        if brief.version:
+            self._places.start()
+        self._acceptor.start()
+
+    def _serve(self, connection: socket.socket, state: dict[str, Any]) -> None:
+        """Hand a connection to uvicorn's protocol."""
+        loop = asyncio.get_running_loop()
+        protocol = LingeringProtocol(config=self.config, server_state=self._state, app_state=state)
+        task = loop.create_task(loop.connect_accepted_socket(lambda: protocol, connection))
+        self._connecting.add(task)
+        task.add_done_callback(lambda done: self._connected(done, connection, state.get("place")))
+
+    def _connected(self, task: asyncio.Task[Any], connection: socket.socket, place: Place | None) -> None:
+        self._connecting.discard(task)
+        if task.cancelled() or task.exception() is not None:  # the client had gone meanwhile
+            connection.close()
+            if place is not None:
+                place.release()
+
+    def _count(self) -> None:
+        self.brief.row[Column.IN_HAND] = self._places.in_hand
+
+    def _observe(self, status: int, note: dict[str, Any]) -> None:
+        """Keep count of a request that the engine has answered."""
+        row = self.brief.row
+        row.add(Column.REQUESTS)
+        row.add(Column.ERRORS, int(status >= 500))
+        row.add(Column.EMPTY, int(bool(note.get("empty"))))
+        row.add(Column.AUDIO_MS, round(note.get("audio_seconds", 0) * 1000))
+        row.add(Column.BUSY_MS, round(note.get("inference_ms", 0)))
+        limit = self.brief.settings.worker_max_requests
+        if limit and row[Column.REQUESTS] == limit:
+            say(self.brief.pipe, Line("recycle", error=f"it has answered {limit} requests"))
+
+    # Leaving.
+
+    async def _drain(self) -> None:
+        stopping = self._orphaned or bool(self.brief.service[Column.STOPPING])
+        self._title(f"{self.brief.version or 'no model'} draining")
+        # When the service stops, what waits at the listeners has no other worker to go to, unless
+        # systemd keeps them for the next start. A new master must be able to bind an orphan's.
+        empty = stopping and not self._orphaned and not self.brief.keep_listeners
+        self._acceptor.stop(empty=empty)
+        for listener in self.sockets:
+            listener.close()
+        if not stopping:
+            self._places.stop()
+        say(self.brief.pipe, Line("draining"))
+        # No deadline here: the master has one, and ends what is left then.
+        while not self._is_done(stopping=stopping):
+            await asyncio.sleep(_LOOK_SECONDS)
+        self._places.stop()
+
+    def _is_done(self, *, stopping: bool) -> bool:
+        """Nothing is in hand; and, if no other worker is left for it, nothing waits either."""
+        if self._acceptor.visitors or self._connecting or self._places.in_hand:
+            return False
+        if self._state.connections or self._state.tasks:
+            return False
+        return not stopping or not any(len(lane) for lane in self.brief.lanes.values())
+
+    # The heart, and signals.
+
+    async def _beat(self) -> None:
+        while True:
+            self.notify()
+            if os.getppid() != self.ppid and not self._orphaned:
+                log.warning("the master has died: this worker finishes what it has and leaves")
+                self._orphaned = True
+                self._leaving.set()
+                if not hasattr(self, "_acceptor"):
+                    os._exit(0)
+            self._refresh_headers()
+            await asyncio.sleep(_BEAT_SECONDS)
+
+    def _refresh_headers(self) -> None:
+        # What uvicorn's own server does every second; protocols made by hand read it too.
+        date = (b"date", formatdate(time.time(), usegmt=True).encode())
+        encoded = getattr(self.config, "encoded_headers", [])
+        self._state.default_headers = [date, *encoded]
+
+    def _install_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._told_to_leave)
+        loop.add_signal_handler(signal.SIGQUIT, lambda: os._exit(0))
+        loop.add_signal_handler(signal.SIGUSR1, lambda: self.log.reopen_files())
+        # A terminal sends these to the whole process group; the master decides.
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+
+    def _told_to_leave(self) -> None:
+        if not hasattr(self, "_acceptor"):
+            os._exit(0)  # it loads: nothing is in hand, and a thread cannot be stopped
+        self._leaving.set()
+
+    def _title(self, text: str) -> None:
+        with suppress(OSError):
+            setproctitle(f"gunicorn: worker [{self.cfg.proc_name}] {text}")
+
+
+def _in_niced_thread(work: Callable[[], Any], threads: int) -> Future[Any]:
+    """Run in a thread of low priority, so that a load does not slow those who serve."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        if threads == 1:
+            # With more, the session starts threads that would keep the low priority for ever.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOAD_NICENESS)
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - passed on to who waits
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="asr-load", daemon=True).start()
+    return future

@@ -6,6 +6,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any, Final
 
 from starlette.applications import Starlette
@@ -15,28 +16,49 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asrsvc.errors import AsrError, Cancelled, MethodNotAllowed, NotFound
+from asrsvc.errors import AsrError, Cancelled, MethodNotAllowed, NotFound, NotReady, OverCapacity
 from asrsvc.settings import Settings
 from asrsvc.speech.transcribe import Transcriber
-from asrsvc.web.answers import error_response
-from asrsvc.web.ops import health
+from asrsvc.web.answers import JsonResponse, error_response
+from asrsvc.web.ops import health, live, unhealthy
 from asrsvc.web.transcriptions import Desk
 from asrsvc.web.upload import UploadLimits
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("asrsvc.access")
 
+_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
 # An id that a client brings is kept if it can do no harm in a log or a header.
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9._:+/=-]{1,64}")
 
 
-def create_app(settings: Settings, transcriber: Transcriber, *, slots: int) -> ASGIApp:
+ENGINE_PATHS: Final = frozenset({"/api/transcribe"})
+"""paths whose POST needs the engine: these requests wait in the queue"""
+
+Observe = Callable[[int, dict[str, Any]], None]
+"""told of each request that had a place: its status and what its log line says"""
+
+
+def create_app(
+    settings: Settings,
+    transcriber: Transcriber,
+    *,
+    threads: int,
+    observe: Observe,
+    problems: tuple[str, ...] = (),
+) -> ASGIApp:
     """Build the application of one worker.
+
+    The server that runs it puts into each request's state: `place` and `arrived` (time.monotonic())
+    if it has come through the queue, `refusal` (`over_capacity`) if it could not enter it.
 
     Args:
         settings: in force.
         transcriber: with its model loaded.
-        slots: requests that are worked on at the same time.
+        threads: requests that are worked on at the same time, at most.
+        observe: see `Observe`.
+        problems: what is not as it should be though the service serves, for `/health`.
     """
     limits = UploadLimits(
         bytes=settings.max_upload_mb * 2**20,
@@ -44,17 +66,13 @@ def create_app(settings: Settings, transcriber: Transcriber, *, slots: int) -> A
         idle_seconds=settings.body_idle_timeout,
         spool_dir=settings.spool_dir,
     )
-    desk = Desk(
-        transcriber,
-        limits=limits,
-        slots=slots,
-        queue_limit=settings.queue_limit,
-        queue_timeout=settings.queue_timeout,
-    )
+    desk = Desk(transcriber, limits=limits, threads=threads, queue_timeout=settings.queue_timeout)
     app = Starlette(
         routes=[
             Route("/api/transcribe", desk.transcribe, methods=["POST"]),
-            Route("/health", health(transcriber.model.version), methods=["GET"]),
+            Route("/health/live", live, methods=["GET"]),
+            Route("/health/ready", health(transcriber.model.version, problems), methods=["GET"]),
+            Route("/health", health(transcriber.model.version, problems), methods=["GET"]),
         ],
         exception_handlers={
             AsrError: _on_error,
@@ -62,7 +80,28 @@ def create_app(settings: Settings, transcriber: Transcriber, *, slots: int) -> A
             Exception: _on_unexpected,
         },
     )
-    return Envelope(app, transcriber.model.version)
+    return Envelope(app, transcriber.model.version, observe)
+
+
+def create_apology(reason: str) -> ASGIApp:
+    """Build the application of a worker that has no model: it is alive, and says what is wrong.
+
+    Args:
+        reason: one sentence.
+    """
+
+    async def apologise(request: Request) -> Response:
+        if request.url.path == "/health/live":
+            return JsonResponse({"status": "alive"})
+        if request.url.path in ("/health", "/health/ready"):
+            return unhealthy(reason)
+        raise NotReady(reason)
+
+    app = Starlette(
+        routes=[Route("/{path:path}", apologise, methods=[*_METHODS])],
+        exception_handlers={AsrError: _on_error, Exception: _on_unexpected},
+    )
+    return Envelope(app, None, lambda _status, _note: None)
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
@@ -100,9 +139,10 @@ async def _on_unexpected(request: Request, _error: Exception) -> Response:
 class Envelope:
     """Outermost layer: the request id, the version and one log line for each request."""
 
-    def __init__(self, app: ASGIApp, version: str) -> None:
+    def __init__(self, app: ASGIApp, version: str | None, observe: Observe) -> None:
         self._app = app
         self._version = version
+        self._observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI 3)."""
@@ -122,15 +162,23 @@ class Envelope:
                 message["headers"] = [
                     *message.get("headers", []),
                     (b"x-request-id", request_id.encode()),
-                    (b"x-model-version", self._version.encode()),
                 ]
+                if self._version is not None:
+                    message["headers"].append((b"x-model-version", self._version.encode()))
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_headers)
+            if scope["state"].get("refusal") == "over_capacity":
+                note["error"] = OverCapacity.default_code
+                full = OverCapacity("as many requests wait as may wait: try again in a second")
+                await error_response(full)(scope, receive, send_with_headers)
+            else:
+                await self._app(scope, receive, send_with_headers)
         except Exception:  # answered by _on_unexpected; here it becomes visible, with its id
             log.exception("request failed", extra={"request_id": request_id})
         finally:
+            if "place" in scope["state"]:
+                self._observe(status, note)
             access_log.info(
                 "%s %s",
                 scope["method"],

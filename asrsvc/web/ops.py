@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from asrsvc.errors import NotReady
 from asrsvc.web.answers import JsonResponse
 
 
-def health(version: str) -> Callable[[Request], Awaitable[Response]]:
-    """The endpoint of a worker that has loaded this version."""
+def health(version: str, problems: tuple[str, ...]) -> Callable[[Request], Awaitable[Response]]:
+    """The endpoint of a worker that has loaded this version.
+
+    Args:
+        version: that it serves.
+        problems: what is not as it should be though it serves.
+    """
+    body = {
+        "status": "degraded" if problems else "healthy",
+        "model_loaded": True,
+        "model_version": version,
+        "problems": list(problems),
+    }
 
     async def endpoint(_request: Request) -> Response:
-        return JsonResponse({"status": "healthy", "model_loaded": True, "model_version": version})
+        return JsonResponse(body)
 
     return endpoint
+
+
+async def live(_request: Request) -> Response:
+    """Whether the process answers at all."""
+    return JsonResponse({"status": "alive"})
+
+
+def unhealthy(reason: str) -> Response:
+    """The health of a worker without a model."""
+    return JsonResponse(
+        {"status": "unhealthy", "model_loaded": False, "model_version": None, "problems": [reason]},
+        status_code=HTTPStatus.SERVICE_UNAVAILABLE,
+        headers={"Retry-After": str(NotReady.retry_after_seconds)},
+    )

@@ -8,12 +8,12 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from asrsvc.errors import BadRequest, Cancelled, NotReady, OverCapacity
+from asrsvc.errors import BadRequest, NotReady
 from asrsvc.speech.transcribe import Options, Progress, Transcriber
 from asrsvc.speech.types import LANGUAGES, Language, Transcript
 from asrsvc.web.answers import JsonResponse
@@ -22,6 +22,16 @@ from asrsvc.web.upload import Form, UploadLimits, check_head, read_form
 TIMESTAMPS: Final = ("none", "segment", "word")
 _FIELDS: Final = frozenset({"language", "use_itn", "timestamps"})
 _BOOLEANS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+class Place(Protocol):
+    """A request's place among those that its worker has in hand."""
+
+    def body_complete(self) -> None:
+        """The engine is needed from now on."""
+
+    def release(self) -> None:
+        """The request has ended; may be called again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,49 +66,46 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
 
 
 class Desk:
-    """Takes requests for transcription: at most so many at work, so many waiting."""
+    """Takes requests for transcription that have a place in this worker."""
 
     def __init__(
-        self,
-        transcriber: Transcriber,
-        *,
-        limits: UploadLimits,
-        slots: int,
-        queue_limit: int,
-        queue_timeout: float,
+        self, transcriber: Transcriber, *, limits: UploadLimits, threads: int, queue_timeout: float
     ) -> None:
-        """Prepare the slots.
+        """Prepare the threads.
 
         Args:
             transcriber: does the work.
             limits: of request bodies.
-            slots: requests that are decoded and recognised at the same time.
-            queue_limit: requests beyond these that may be here, reading their body or waiting.
-            queue_timeout: seconds that a request waits for a slot, at most.
+            threads: requests that are decoded and recognised at the same time, at most.
+            queue_timeout: seconds that a request may have waited for its place.
         """
         self._transcriber = transcriber
         self._limits = limits
-        self._slots = asyncio.Semaphore(slots)
-        self._places = slots + queue_limit
         self._queue_timeout = queue_timeout
-        self._present = 0
-        self._threads = ThreadPoolExecutor(slots, thread_name_prefix="asr-request")
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="asr-request")
 
     async def transcribe(self, request: Request) -> Response:
         """Answer one request."""
         check_head(request.headers, self._limits.bytes)
-        if self._present >= self._places:
-            raise OverCapacity(f"{self._present} requests are here already; the limit is {self._places}")
-        self._present += 1
+        state = request.scope["state"]
+        place: Place | None = state.get("place")
+        if place is None:
+            raise NotReady("this listener does not transcribe: ask the service's own address")
+        waited = time.monotonic() - state["arrived"]
+        state["note"]["queue_ms"] = _milliseconds(waited)
+        if waited > self._queue_timeout:
+            raise NotReady(f"no worker was free for {waited:.0f} s", code="queue_timeout")
         try:
             form = await read_form(request.headers, request.receive, self._limits, _FIELDS)
             try:
                 wishes = parse_fields(form.fields)
+                place.body_complete()
                 transcript = await self._work(request, form, wishes.options)
             finally:
                 form.close()
         finally:
-            self._present -= 1
+            place.release()
+        state["note"]["empty"] = not transcript.text
         body = answer(transcript, wishes.timestamps)
         body["model_version"] = self._transcriber.model.version
         body["request_id"] = request.scope["state"]["request_id"]
@@ -109,40 +116,23 @@ class Desk:
         gone = asyncio.ensure_future(_disconnected(request))
         progress = Progress()
         cancelled = threading.Event()
-        arrived = time.monotonic()
         try:
-            await self._slot(gone)
-            note["queue_ms"] = _milliseconds(time.monotonic() - arrived)
-            try:
-                loop = asyncio.get_running_loop()
-                work = loop.run_in_executor(
-                    self._threads, self._transcribe, form.take(), options, progress, cancelled
-                )
-                await _first(work, gone)
-                if not work.done():
-                    cancelled.set()
-                return await work
-            finally:
+            loop = asyncio.get_running_loop()
+            work = loop.run_in_executor(
+                self._threads, self._transcribe, form.take(), options, progress, cancelled
+            )
+            await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
                 cancelled.set()
-                self._slots.release()
+            return await work
         finally:
+            cancelled.set()
             gone.cancel()
             note["bytes"] = form.size
             note["audio_seconds"] = round(progress.audio_seconds, 3)
             note["decode_ms"] = _milliseconds(progress.decode_seconds)
             note["inference_ms"] = _milliseconds(progress.inference_seconds)
             note["spans"] = progress.spans
-
-    async def _slot(self, gone: asyncio.Future[None]) -> None:
-        """Wait for a free slot, or until the client has gone."""
-        turn = asyncio.ensure_future(self._slots.acquire())
-        await _first(turn, gone, seconds=self._queue_timeout)
-        if turn.done():
-            return
-        turn.cancel()
-        if gone.done():
-            raise Cancelled("the client has gone")
-        raise NotReady(f"no slot was free for {self._queue_timeout:g} s", code="queue_timeout")
 
     def _transcribe(
         self, descriptor: int, options: Options, progress: Progress, cancelled: threading.Event
@@ -152,11 +142,6 @@ class Desk:
             return self._transcriber.transcribe(descriptor, options, progress, cancelled)
         finally:
             os.close(descriptor)
-
-
-async def _first(*futures: asyncio.Future[Any], seconds: float | None = None) -> None:
-    """Wait until one of them is done, or for so many seconds."""
-    await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
 
 
 async def _disconnected(request: Request) -> None:

@@ -1,0 +1,712 @@
+"""The master: gunicorn's arbiter, replacing workers one at a time and never halting for a bad one.
+
+The decisions are those of `asrsvc.serving.roll`; this class hears of events (signals, lines of
+workers, ends of processes), asks the machine, and carries its actions out. What it overrides of
+gunicorn 27.0 is listed in tests/test_gunicorn_contract.py.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import selectors
+import signal
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from gunicorn import sock
+from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
+
+from asrsvc import __version__, settings
+from asrsvc.errors import AsrError, StoreError
+from asrsvc.release.store import Store, Version
+from asrsvc.serving import status
+from asrsvc.serving.brief import LINE_BYTES, Brief, hear
+from asrsvc.serving.lanes import Lane, LaneName
+from asrsvc.serving.notify import Notifier
+from asrsvc.serving.roll import (
+    Action,
+    Drains,
+    Event,
+    Gone,
+    Kill,
+    Leave,
+    Limits,
+    Machine,
+    Ready,
+    Result,
+    Scale,
+    Settle,
+    Soaked,
+    Spawn,
+    Step,
+    Tick,
+    Wish,
+    WorkerState,
+    Worn,
+)
+from asrsvc.serving.scoreboard import NOTHING, Column, Numbers, Scoreboard
+from asrsvc.settings import SettingError, Settings
+
+LEAVE_SECONDS: Final = 15.0
+"""from SIGTERM until a worker says that it takes no more; it may wait for headers that long"""
+_TICK_SECONDS: Final = 1.0
+_STOP_LOOK_SECONDS: Final = 0.05
+_QUICK_SECONDS: Final = 2.0
+
+
+class _Member:
+    """What the master holds of one worker process."""
+
+    def __init__(self, number: int, version: str | None, pipe: int) -> None:
+        self.number = number
+        self.version = version
+        self.pipe = pipe
+        self.pid = 0
+        self.heard = b""
+        self.error = ""
+        self.cost: float | None = None
+
+
+class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
+    """A gunicorn arbiter with gated replacement."""
+
+    def __init__(self, app: Any) -> None:
+        self._settings = settings.load()
+        self._members: dict[int, _Member] = {}
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._selector.register(self._wake_read, selectors.EVENT_READ)
+        self._notifier = Notifier(settings.take_systemd_environment())
+        self._next_ping = 0.0
+        self._written: status.Status | None = None
+        self._refused: status.Refused | None = None
+        self._problems: tuple[str, ...] = ()
+        self._counters = {"restarts": 0, "killed_draining": 0, "lost_requests": 0}
+        self._late: list[Event] = []
+        self._soak_base: dict[int, Numbers] = {}
+        self._told_ready = False
+        self._stopping = False
+        self._store = Store(self._settings.store)
+        self._machine: Machine | None = None
+        super().__init__(app)
+
+    # Start.
+
+    def start(self) -> None:
+        """Lock the runtime folder, make the queue, choose the version, then listen (gunicorn)."""
+        loaded = self._settings
+        self._lock_runtime_folder(loaded.runtime_dir)
+        self._myself = status.myself(__version__)
+        limit = loaded.queue_limit
+        self._lanes = {name: Lane.create(limit) for name in LaneName}
+        self._scoreboard = Scoreboard.create()
+        candidates = self._store.candidates()
+        self._problems = candidates.problems
+        for problem in candidates.problems:
+            self.log.error("%s", problem)
+        self._machine = Machine(
+            loaded.worker_count(), self._limits(), [version.id for version in candidates.versions]
+        )
+        super().start()
+        self._guard_ops_listener()
+
+    def _lock_runtime_folder(self, folder: Path) -> None:
+        """A second service on the same runtime folder would fight over the status file."""
+        try:
+            folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+            # A POSIX record lock belongs to this process alone: workers do not inherit it.
+            self._lock = (folder / "master.lock").open("a+")
+            try:
+                fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                self._lock.seek(0)
+                holder = self._lock.read(32).strip() or "unknown"
+                raise HaltServer(
+                    f"{folder} belongs to a service that runs already, process {holder}: stop it, or choose "
+                    "another ASR_RUNTIME_DIR",
+                    2,
+                ) from None
+            self._lock.truncate(0)
+            self._lock.write(f"{os.getpid()}\n")
+            self._lock.flush()
+        except OSError as error:
+            raise HaltServer(f"{folder} (ASR_RUNTIME_DIR) cannot be used: {error.strerror}", 2) from None
+
+    def _guard_ops_listener(self) -> None:
+        for listener in self.LISTENERS:
+            if self._is_ops(listener) and listener.FAMILY == socket.AF_UNIX:
+                with suppress(OSError):
+                    Path(listener.getsockname()).chmod(0o660)
+
+    def _is_ops(self, listener: Any) -> bool:
+        bind = self._settings.ops_bind
+        name = listener.getsockname()
+        if bind.startswith("unix:"):
+            return bool(listener.FAMILY == socket.AF_UNIX and name == bind.removeprefix("unix:"))
+        host, _, port = bind.rpartition(":")
+        return bool(listener.FAMILY != socket.AF_UNIX and name[:2] == (host.strip("[]"), int(port)))
+
+    def _limits(self) -> Limits:
+        loaded = self._settings
+        return Limits(
+            ready_seconds=loaded.ready_timeout,
+            leave_seconds=LEAVE_SECONDS + loaded.header_timeout,
+            drain_seconds=loaded.drain_timeout,
+            soak_seconds=loaded.soak_seconds,
+            max_draining=loaded.draining_count(),
+        )
+
+    # The loop: gunicorn's, woken by workers too.
+
+    def signal(self, sig: int, frame: Any) -> None:
+        """Note a signal and wake the loop (a signal handler: nothing else may happen here)."""
+        super().signal(sig, frame)
+        self._wake()
+
+    def signal_chld(self, sig: int, frame: Any) -> None:
+        """Note the end of a child and wake the loop (a signal handler)."""
+        super().signal_chld(sig, frame)
+        self._wake()
+
+    def _wake(self) -> None:
+        with suppress(BlockingIOError):  # it is full: the loop will wake anyway
+            os.write(self._wake_write, b"!")
+
+    def wait_for_signals(self, timeout: float = _TICK_SECONDS) -> list[int]:
+        """Wait for a signal, a worker's line, or the machine's next deadline."""
+        for key, _events in self._selector.select(self._patience(timeout)):
+            if key.data is None:
+                with suppress(BlockingIOError):
+                    os.read(self._wake_read, 4096)
+            else:
+                self._listen(key.data)
+        found: list[int] = super().wait_for_signals(timeout=0.0)
+        return found
+
+    def _patience(self, timeout: float) -> float:
+        deadline = self._machine.deadline() if self._machine is not None else None
+        if deadline is None:
+            return timeout
+        return min(timeout, max(0.0, deadline - time.monotonic()))
+
+    def manage_workers(self) -> None:
+        """Let the machine look at the clock; gunicorn calls this in every round."""
+        for event in self._late:
+            self._handle(event)
+        self._late = []
+        self._watch_soak()
+        self._handle(Tick(time.monotonic()))
+        self._report()
+        interval = self._notifier.watchdog_interval
+        if interval is not None and time.monotonic() >= self._next_ping:
+            self._next_ping = time.monotonic() + interval
+            self._notifier.watchdog()
+
+    def _handle(self, event: Event) -> None:
+        assert self._machine is not None
+        before = self._machine.roll.step if self._machine.rolling and self._machine.roll else None
+        for action in self._machine.handle(event):
+            self._carry_out(action)
+        roll = self._machine.roll
+        if roll is not None and self._machine.rolling and roll.step is not before:
+            self._entered(roll.step)
+        self._report()
+
+    def _carry_out(self, action: Action) -> None:
+        match action:
+            case Spawn():
+                self._spawn(action)
+            case Leave():
+                self._tell(action.worker, signal.SIGTERM)
+            case Kill():
+                self._end(action.worker, action.reason)
+            case Settle():
+                self._settle(action)
+
+    # Workers.
+
+    def _spawn(self, action: Spawn) -> None:
+        version: Version | None = None
+        try:
+            if action.version is not None:
+                version = self._store.version(action.version)
+            reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        except (OSError, StoreError) as error:
+            self._handle_later(Gone(time.monotonic(), action.worker, str(error)))
+            return
+        member = _Member(action.worker, action.version, reader)
+        row = self._scoreboard.row(action.worker)
+        row.clear()
+        base = self._machine.base if self._machine is not None else None
+        self._brief = Brief(
+            number=action.worker,
+            version=action.version,
+            path=version.path if version is not None else None,
+            tried=action.tried,
+            reference_cost=self._cost_of(base) if base != action.version else None,
+            problems=self._problems,
+            settings=self._settings,
+            lanes=self._lanes,
+            row=row,
+            service=self._scoreboard.row(0),
+            pipe=writer,
+            ops_listeners=frozenset(lnr.fileno() for lnr in self.LISTENERS if self._is_ops(lnr)),
+            keep_listeners=self.systemd,
+        )
+        try:
+            member.pid = self.spawn_worker()
+        except OSError as error:
+            os.close(reader)
+            os.close(writer)
+            self._handle_later(Gone(time.monotonic(), action.worker, f"it cannot be started: {error}"))
+            return
+        os.close(writer)
+        self._members[member.pid] = member
+        self._selector.register(reader, selectors.EVENT_READ, member)
+
+    def brief_worker(self, worker: Any) -> None:
+        """Give a new worker its task; called before the fork (gunicorn's pre_fork)."""
+        worker.brief = self._brief
+
+    def leave_to_worker(self) -> None:
+        """Let go of what is the master's; called in the new process (gunicorn's post_fork)."""
+        for member in self._members.values():
+            os.close(member.pipe)
+        self._members = {}
+        self._selector.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _handle_later(self, event: Event) -> None:
+        """Put an event behind those that are being handled."""
+        self._late.append(event)
+        self._wake()
+
+    def _cost_of(self, version: str | None) -> float | None:
+        costs = [m.cost for m in self._members.values() if m.version == version and m.cost is not None]
+        return min(costs, default=None)
+
+    def _member(self, number: int) -> _Member | None:
+        return next((m for m in self._members.values() if m.number == number), None)
+
+    def _tell(self, number: int, signal_number: int) -> None:
+        member = self._member(number)
+        if member is not None:
+            with suppress(ProcessLookupError):
+                os.kill(member.pid, signal_number)
+
+    def _end(self, number: int, reason: str) -> None:
+        member = self._member(number)
+        if member is None:
+            return
+        in_hand = self._scoreboard.row(number)[Column.IN_HAND]
+        member.error = reason
+        self._counters["killed_draining"] += 1
+        self.log.error(
+            "worker %s is ended: %s",
+            member.pid,
+            reason,
+            extra={"version": member.version, "lost_requests": in_hand},
+        )
+        self._tell(number, signal.SIGKILL)
+
+    def _listen(self, member: _Member) -> None:
+        """Read what a worker says."""
+        try:
+            data = os.read(member.pipe, 16 * LINE_BYTES)
+        except BlockingIOError:
+            return
+        if not data:  # its end follows, by SIGCHLD
+            self._selector.unregister(member.pipe)
+            return
+        *lines, member.heard = (member.heard + data).split(b"\n")
+        now = time.monotonic()
+        for text in lines:
+            line = hear(text)
+            if line is None:
+                continue
+            if line.say == "ready":
+                member.cost = line.cost or None
+                self._handle(Ready(now, member.number))
+            elif line.say == "failed":
+                member.error = line.error
+            elif line.say == "draining":
+                self._handle(Drains(now, member.number))
+            elif line.say == "recycle":
+                self.log.info("worker %s is to be replaced: %s", member.pid, line.error)
+                self._handle(Worn(now, member.number))
+
+    def reap_workers(self) -> None:
+        """Reap children; the end of one, whatever its exit code, is an event and never halts the master."""
+        while True:
+            try:
+                pid, code = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self.reexec_pid:
+                self.reexec_pid = 0
+                continue
+            worker = self.WORKERS.pop(pid, None)
+            member = self._members.pop(pid, None)
+            if worker is None or member is None:
+                continue  # an orphan that the kernel gave to process 1
+            self._bury(worker, member, code)
+
+    def _bury(self, worker: Any, member: _Member, code: int) -> None:
+        self._listen_last(member)
+        worker.tmp.close()
+        self.cfg.child_exit(self, worker)
+        how = _how_it_ended(code)
+        error = member.error or f"worker {member.pid} {how}"
+        in_hand = self._scoreboard.row(member.number)[Column.IN_HAND] if code else 0
+        self._counters["lost_requests"] += in_hand
+        if code:
+            self.log.error(
+                "worker %s %s",
+                member.pid,
+                how,
+                extra={"version": member.version, "lost_requests": in_hand, "error": member.error},
+            )
+        if self._stopping or self._machine is None:
+            return
+        known = self._machine.workers.get(member.number)
+        if known is not None and known.state is WorkerState.READY:
+            self._counters["restarts"] += 1
+        self._handle(Gone(time.monotonic(), member.number, error))
+
+    def _listen_last(self, member: _Member) -> None:
+        """Read what a worker said just before its end."""
+        if member.pipe in self._selector.get_map():
+            self._listen(member)
+        if member.pipe in self._selector.get_map():
+            self._selector.unregister(member.pipe)
+        os.close(member.pipe)
+
+    # The soak.
+
+    def _watch_soak(self) -> None:
+        machine = self._machine
+        if (
+            machine is None
+            or machine.roll is None
+            or not machine.rolling
+            or machine.roll.step is not Step.SOAK
+        ):
+            self._soak_base = {}
+            return
+        rows = {
+            w.number: self._scoreboard.row(w.number).numbers()
+            for w in machine.workers.values()
+            if w.state is WorkerState.READY and w.version is not None
+        }
+        if not self._soak_base:
+            self._soak_base = rows
+            return
+        new, old = NOTHING, NOTHING
+        for number, numbers in rows.items():
+            added = numbers.since(self._soak_base.get(number, NOTHING))
+            if machine.workers[number].roll == machine.roll.id:
+                new = new.plus(added)
+            else:
+                old = old.plus(added)
+        error = _compare(new, old, self._settings)
+        enough = new.requests >= self._settings.soak_requests
+        if error is not None or enough:
+            self._handle(Soaked(time.monotonic(), error))
+
+    # Signals.
+
+    def handle_hup(self) -> None:
+        """Re-read the settings and the wish, and roll."""
+        try:
+            loaded = self._reload_settings()
+            assert self._machine is not None
+            wish = self._store.wish(self._machine.base)
+            if wish is None:
+                raise StoreError(f"{self._store.root} holds no version to serve")
+            forced = self._store.record(wish.id).forced
+        except (AsrError, SettingError) as error:
+            self._refuse(str(error))
+            return
+        self._refused = None
+        self._settings = loaded
+        self._machine.limits = self._limits()
+        for lane in self._lanes.values():
+            lane.set_limit(loaded.queue_limit)
+        now = time.monotonic()
+        if loaded.worker_count() != self.num_workers:
+            self.num_workers = loaded.worker_count()
+            self._handle(Scale(now, self.num_workers))
+        called_off = (
+            self._machine.rolling
+            and self._machine.roll is not None
+            and self._machine.roll.target != self._machine.base
+            and wish.id == self._machine.base
+        )
+        self._handle(Wish(now, None if called_off else wish.id, tried=not forced))
+
+    def _reload_settings(self) -> Settings:
+        """Check the settings, then let gunicorn read its configuration again.
+
+        Raises:
+            SettingError: something is wrong; what was in force stays in force.
+        """
+        loaded = settings.load()
+        before = self.app.cfg
+        try:
+            # gunicorn's own error handling ends the process.
+            self.app.reload()
+            self.setup(self.app)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a configuration file raises
+            self.app.cfg = self.cfg = before
+            raise SettingError(f"the configuration cannot be read again: {error}") from None
+        return loaded
+
+    def _refuse(self, reason: str) -> None:
+        self.log.error("SIGHUP is refused: %s", reason)
+        self._refused = status.Refused(status.now(), reason)
+        self._notifier.status(f"reload refused: {reason}")
+        self._report()
+
+    def handle_ttin(self) -> None:
+        """One more worker."""
+        self.num_workers += 1
+        self._handle(Scale(time.monotonic(), self.num_workers))
+
+    def handle_ttou(self) -> None:
+        """One fewer worker."""
+        if self.num_workers > 1:
+            self.num_workers -= 1
+            self._handle(Scale(time.monotonic(), self.num_workers))
+
+    def handle_int(self) -> None:
+        """SIGINT: stop, as SIGTERM does; a second one stops quickly."""
+        raise StopIteration
+
+    def handle_winch(self) -> None:
+        """SIGWINCH, the change of a terminal's size: nothing."""
+
+    def handle_usr2(self) -> None:
+        """SIGUSR2: refused for now."""
+        self.log.error("SIGUSR2 is not supported by this version: restart the service for new code")
+
+    # Ends of rolls.
+
+    def _entered(self, step: Step) -> None:
+        assert self._machine is not None
+        assert self._machine.roll is not None
+        roll = self._machine.roll
+        self.log.info(
+            "roll %s to %s: %s",
+            roll.id,
+            roll.target,
+            step.value,
+            extra={"seconds": round(time.monotonic() - roll.started, 2)},
+        )
+        if step is Step.FIRST:
+            self._notifier.reloading(f"rolling to {roll.target}")
+        else:
+            self._notifier.status(f"rolling to {roll.target}: {step.value}")
+        if step is Step.UNDO and roll.result is Result.FAILED:
+            self.log.error("roll %s to %s has failed: %s", roll.id, roll.target, roll.error)
+
+    def _settle(self, action: Settle) -> None:
+        """Move the pointers, or say why not."""
+        assert self._machine is not None
+        self._soak_base = {}
+        try:
+            version = self._store.version(action.version)
+            if action.result is Result.SUCCEEDED:
+                self._store.promote(version)
+                self._problems = ()
+            else:
+                self._store.drop_next(version)
+                if action.result is Result.FAILED:
+                    self._store.records.note_refused(version.id, action.error or "")
+                if self._machine.base is not None:
+                    self._store.restore_current(self._store.version(self._machine.base))
+        except AsrError as error:
+            # The workers serve what they serve; the disk is told as soon as it can be.
+            self.log.error("the store cannot be brought up to date: %s", error.message)
+            self._problems = (error.message,)
+        log = self.log.info if action.result is Result.SUCCEEDED else self.log.error
+        log(
+            "roll %s to %s %s",
+            action.roll,
+            action.version,
+            action.result.value,
+            extra={"error": action.error},
+        )
+        outcome = "" if action.result is Result.SUCCEEDED else f" (roll to {action.version}: {action.error})"
+        self._notifier.ready(f"serving {self._machine.base}{outcome}")
+
+    # What others read.
+
+    def _report(self) -> None:
+        """Write the status file if something has changed, and tell systemd once when all serve."""
+        machine = self._machine
+        if machine is None:
+            return
+        if not self._told_ready and machine.ready > 0:
+            self._told_ready = True
+            self._notifier.ready(f"serving {machine.base}")
+            self._take_up_wish()
+        found = self._status(machine)
+        if found == self._written:
+            return
+        try:
+            status.write(self._settings.runtime_dir / status.FILE_NAME, found)
+            self._written = found
+        except AsrError as error:
+            self.log.error("%s", error.message)
+
+    def _take_up_wish(self) -> None:
+        """A wish found at the start is rolled to once something serves."""
+        try:
+            wish = self._store.wish(self._machine.base if self._machine is not None else None)
+        except AsrError as error:
+            self._refuse(error.message)
+            return
+        if self._machine is None or wish is None or wish.id == self._machine.base:
+            if self._machine is not None and self._machine.base is not None:
+                with suppress(AsrError):
+                    self._store.records.note_served(self._machine.base)
+            return
+        self._wake()
+        self.SIG_QUEUE.put_nowait(signal.SIGHUP)
+
+    def _status(self, machine: Machine) -> status.Status:
+        roll = machine.roll
+        ready = machine.ready
+        state: status.State = "serving"
+        if self._stopping:
+            state = "stopping"
+        elif ready == 0:
+            state = "down"
+        elif machine.rolling:
+            state = "rolling"
+        elif self._problems or ready < machine.wanted:
+            state = "degraded"
+        return status.Status(
+            master=self._myself,
+            state=state,
+            version=machine.base,
+            workers=tuple(
+                status.WorkerStatus(
+                    pid=member.pid,
+                    version=member.version,
+                    state=_public_state(machine.workers[member.number].state),
+                    since=self._clock(machine.workers[member.number].since),
+                )
+                for member in self._members.values()
+                if member.number in machine.workers
+            ),
+            wanted=machine.wanted,
+            roll=None
+            if roll is None
+            else status.Roll(
+                id=roll.id,
+                source=roll.source,
+                target=roll.target,
+                step=roll.step.value,
+                started=self._clock(roll.started),
+                result=None if roll.result is None else roll.result.value,
+                error=roll.error,
+                ended=None if roll.ended is None else self._clock(roll.ended),
+            ),
+            problems=self._problems,
+            refused=self._refused,
+            counters=status.Counters(**self._counters),
+        )
+
+    def _clock(self, moment: float) -> str:
+        """A moment of the monotonic clock as the status file says it."""
+        return status.at(moment)
+
+    # Stop.
+
+    def stop(self, graceful: bool = True) -> None:  # noqa: FBT001, FBT002 - gunicorn's signature
+        """Stop all workers: they accept what waits, finish, and leave; a second signal ends them.
+
+        Args:
+            graceful: False ends them at once.
+        """
+        self._stopping = True
+        self._notifier.stopping()
+        self._report()
+        self._scoreboard_stop()
+        sock.close_sockets(
+            self.LISTENERS, unlink=not self.systemd and self.reexec_pid == self.master_pid == 0
+        )
+        self.LISTENERS = []
+        self.kill_workers(signal.SIGTERM if graceful else signal.SIGQUIT)
+        limit = time.monotonic() + (self._settings.drain_timeout if graceful else _QUICK_SECONDS)
+        while self.WORKERS and time.monotonic() < limit:
+            self.murder_workers()
+            if graceful and self._asked_again():
+                graceful = False
+                self.log.info("asked again: ending the workers")
+                self.kill_workers(signal.SIGQUIT)
+                limit = time.monotonic() + _QUICK_SECONDS
+            self.reap_workers()
+            self._selector.select(_STOP_LOOK_SECONDS)
+        for pid in list(self.WORKERS):
+            member = self._members.get(pid)
+            in_hand = self._scoreboard.row(member.number)[Column.IN_HAND] if member is not None else 0
+            self.log.error("worker %s did not finish in time", pid, extra={"lost_requests": in_hand})
+        self.kill_workers(signal.SIGKILL)
+        self.reap_workers()
+
+    def _scoreboard_stop(self) -> None:
+        if hasattr(self, "_scoreboard"):
+            self._scoreboard.row(0)[Column.STOPPING] = 1
+
+    def _asked_again(self) -> bool:
+        asked = {signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
+        return bool(asked & set(super().wait_for_signals(timeout=0.0)))
+
+
+def _compare(new: Numbers, old: Numbers, loaded: Settings) -> str | None:
+    """What is wrong with the new version by its first requests; None if nothing is, or too few are known."""
+    if min(new.requests, old.requests) < loaded.soak_min_samples:
+        return None
+    for name, one, other, allowed in (
+        ("errors", new.errors, old.errors, loaded.soak_max_errors),
+        ("empty texts", new.empty, old.empty, loaded.soak_max_empty),
+    ):
+        share, before = one / new.requests, other / old.requests
+        if share > before + allowed:
+            return f"it falls behind in the soak: {share:.0%} {name} against {before:.0%} of the old version"
+    if new.audio_ms and old.audio_ms and old.busy_ms:
+        slowdown = (new.busy_ms / new.audio_ms) / (old.busy_ms / old.audio_ms)
+        if slowdown > loaded.soak_max_slowdown:
+            return f"it falls behind in the soak: {slowdown:.1f} times the engine's time of the old version"
+    return None
+
+
+def _public_state(state: WorkerState) -> status.WorkerState:
+    match state:
+        case WorkerState.LOADING:
+            return "loading"
+        case WorkerState.READY:
+            return "ready"
+        case _:
+            return "draining"
+
+
+def _how_it_ended(code: int) -> str:
+    if os.WIFSIGNALED(code):
+        number = os.WTERMSIG(code)
+        try:
+            name = signal.Signals(number).name
+        except ValueError:
+            name = f"signal {number}"
+        return f"was killed by {name}"
+    return f"exited with code {os.WEXITSTATUS(code)}"

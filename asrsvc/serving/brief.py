@@ -1,0 +1,74 @@
+"""What the master tells a new worker, and the lines that a worker says back over its pipe."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from asrsvc.serving.lanes import Lane, LaneName
+from asrsvc.serving.scoreboard import Row
+from asrsvc.settings import Settings
+
+LINE_BYTES = 4096
+"""a line is no longer (PIPE_BUF, pipe(7)): it arrives whole"""
+
+
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """A worker's task, settled before the fork."""
+
+    number: int
+    version: str | None
+    """id of the version to load; None: answer 503 and say why"""
+    path: Path | None
+    """its folder"""
+    tried: bool
+    """False leaves out the comparison of text and speed"""
+    reference_cost: float | None
+    """CPU seconds for a second of sound of the version that serves"""
+    problems: tuple[str, ...]
+    """sentences: why there is no version, or why it is not the wished one"""
+    settings: Settings
+    lanes: dict[LaneName, Lane]
+    row: Row
+    """the worker's own numbers"""
+    service: Row
+    """the master's row"""
+    pipe: int
+    """descriptor that the worker writes its lines to"""
+    ops_listeners: frozenset[int]
+    """descriptors of listeners whose requests never wait in a lane"""
+    keep_listeners: bool
+    """whether somebody else (systemd) keeps the listeners when the service stops"""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a worker says: `ready`, `failed`, `draining` or `recycle`."""
+
+    say: str
+    error: str = ""
+    cost: float = 0.0
+    load_seconds: float = 0.0
+
+
+def say(pipe: int, line: Line) -> None:
+    """Write a line to the master; a master that is gone does not hear it."""
+    data = json.dumps(asdict(line)).encode()[: LINE_BYTES - 1] + b"\n"
+    try:
+        os.write(pipe, data)
+    except (BrokenPipeError, BlockingIOError):
+        pass  # without a master there is nobody to tell; its worker leaves soon
+
+
+def hear(text: bytes) -> Line | None:
+    """A line of a worker; None if it is none of ours."""
+    try:
+        found = json.loads(text)
+        return Line(
+            str(found["say"]), str(found["error"]), float(found["cost"]), float(found["load_seconds"])
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
