@@ -14,6 +14,7 @@ import uuid
 from http import HTTPStatus
 from typing import Any, Final, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 LINGER_SECONDS: Final = 30.0
@@ -48,6 +49,7 @@ class LingeringProtocol(HttpToolsProtocol):
     """
 
     lingering = False
+    _begun = False  # the head of the request is whole
     _wire: asyncio.Transport
     _discarded = 0
     _overhead = 0  # bytes since the last that belonged to a whole head or to the body
@@ -67,9 +69,27 @@ class LingeringProtocol(HttpToolsProtocol):
                 self._wire.abort()
             return
         self._overhead += len(data)
-        super().data_received(data)
+        self._parse(data)
         if self._overhead > HEAD_BYTES and not self.lingering and not self._request_is_whole():
             self._refuse(431, f"the request's header is over {HEAD_BYTES} bytes", "header_too_large")
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # Java's HTTP client and `curl --http2` offer HTTP/2 so; a server may ignore it (RFC 9110
+            # §7.8). The parser stops here all the same: another one, which does not hear of it, goes on.
+            framing = b"".join(
+                b"%s: %s\r\n" % header
+                for header in self.cycle.scope["headers"]
+                if header[0] in (b"content-length", b"transfer-encoding")
+            )
+            self.cycle.more_body = True
+            self.cycle.message_event.clear()
+            self.parser = httptools.HttpRequestParser(self)
+            self._parse(b"POST / HTTP/1.1\r\n" + framing + b"\r\n" + data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("this is no HTTP request that can be read")
 
     def eof_received(self) -> None:
         """The client has sent all that it will (asyncio.Protocol)."""
@@ -84,11 +104,13 @@ class LingeringProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head of a request is whole (httptools)."""
-        if self.cycle is not None:
-            self._discarded += 1
+        self._overhead = 0
+        if self._begun:
+            if self._request_is_whole():  # a pipelined request
+                self._discarded += 1
             return
         super().on_headers_complete()
-        self._overhead = 0
+        self._begun = True
         if self._deadline is not None and not self.lingering:
             self._deadline.cancel()
 
@@ -99,13 +121,13 @@ class LingeringProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def _request_is_whole(self) -> bool:
-        return self.cycle is not None and not self.cycle.more_body
+        return self._begun and not self.cycle.more_body
 
     def close_gently(self) -> None:
         """Close at once if nothing of the client's is unread, else linger."""
         if self.lingering:
             return
-        silent = self.cycle is None and not self._overhead
+        silent = not self._begun and not self._overhead
         unread = not silent and (not self._request_is_whole() or self._discarded > 0)
         if not unread or self._wire.is_closing():
             self._wire.close()
@@ -141,7 +163,7 @@ class LingeringProtocol(HttpToolsProtocol):
             f"content-length: {len(body)}\r\nconnection: close\r\nx-request-id: {uuid.uuid4().hex}\r\n\r\n"
         )
         self._wire.write(head.encode() + body)
-        if self.cycle is not None:
+        if self._begun:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.close_gently()
