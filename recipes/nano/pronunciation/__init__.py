@@ -1,0 +1,1 @@
+"""What a synthesiser is given where its own reading of a text would be wrong or missing."""
