@@ -15,7 +15,7 @@ from bodies import connection, head, read_reply
 from asrsvc.serving import protocol
 
 
-async def app(scope: dict[str, Any], _receive: Any, send: Any) -> None:
+async def app(_scope: dict[str, Any], _receive: Any, send: Any) -> None:
     """Answers before it has read anything."""
     headers = [(b"content-length", b"2"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": 413, "headers": headers})
@@ -44,24 +44,28 @@ def bounds(**values: float) -> Any:
     return pytest.mark.parametrize("port", [values], indirect=True, ids=[" ".join(values)])
 
 
+def send_until_cut(made: socket.socket) -> int:
+    """Send without reading; how many bytes went before the connection was cut."""
+    sent = 0
+    while True:
+        try:
+            sent += made.send(bytes(100_000))
+        except ConnectionError:
+            return sent
+
+
 @bounds(LINGER_SECONDS=0.5)
 def test_a_client_that_never_stops_is_cut_after_a_time(port: int) -> None:
     with connection(port) as made:
         made.sendall(head(length=10**12))
-        with pytest.raises(ConnectionError):
-            while True:
-                made.sendall(bytes(1000))
+        send_until_cut(made)
 
 
 @bounds(LINGER_BYTES=10_000_000)
 def test_a_client_that_never_stops_is_cut_after_so_many_bytes(port: int) -> None:
-    sent = 0
     with connection(port) as made:
         made.sendall(head(length=10**12))
-        with pytest.raises(ConnectionError):
-            while True:
-                sent += made.send(bytes(1_000_000))
-    assert sent >= 10_000_000
+        assert send_until_cut(made) >= 10_000_000
 
 
 @bounds(LINGER_SECONDS=0.5)
