@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import uuid
 from http import HTTPStatus
 from typing import Any, Final, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+log = logging.getLogger(__name__)
 
 LINGER_SECONDS: Final = 30.0
 LINGER_BYTES: Final = 2**30
@@ -49,7 +52,6 @@ class LingeringProtocol(HttpToolsProtocol):
     """
 
     lingering = False
-    _begun = False  # the head of the request is whole
     _wire: asyncio.Transport
     _discarded = 0
     _overhead = 0  # bytes since the last that belonged to a whole head or to the body
@@ -105,12 +107,11 @@ class LingeringProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head of a request is whole (httptools)."""
         self._overhead = 0
-        if self._begun:
+        if self._current is not None:
             if self._request_is_whole():  # a pipelined request
                 self._discarded += 1
             return
         super().on_headers_complete()
-        self._begun = True
         if self._deadline is not None and not self.lingering:
             self._deadline.cancel()
 
@@ -120,14 +121,19 @@ class LingeringProtocol(HttpToolsProtocol):
             self._overhead = 0
             super().on_body(body)
 
+    @property
+    def _current(self) -> RequestResponseCycle | None:
+        """The request that is being answered; uvicorn's own type leaves out that there may be none."""
+        return self.cycle
+
     def _request_is_whole(self) -> bool:
-        return self._begun and not self.cycle.more_body
+        return self._current is not None and not self._current.more_body
 
     def close_gently(self) -> None:
         """Close at once if nothing of the client's is unread, else linger."""
         if self.lingering:
             return
-        silent = not self._begun and not self._overhead
+        silent = self._current is None and not self._overhead
         unread = not silent and (not self._request_is_whole() or self._discarded > 0)
         if not unread or self._wire.is_closing():
             self._wire.close()
@@ -156,14 +162,16 @@ class LingeringProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, message: str, code: str) -> None:
         """Answer in the place of the application, which may be waiting for the body."""
+        request_id = uuid.uuid4().hex
+        log.info("refused: %s", message, extra={"request_id": request_id, "status": status, "error": code})
         error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
         body = json.dumps({"error": error}).encode()
         head = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\nx-request-id: {uuid.uuid4().hex}\r\n\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\nx-request-id: {request_id}\r\n\r\n"
         )
         self._wire.write(head.encode() + body)
-        if self._begun:
+        if self._current is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.close_gently()

@@ -573,6 +573,8 @@ def test_malformed_http_is_refused(unharmed: Inspection, name: str) -> None:
     reply = exchange(unharmed.service.port, MALFORMED[name])
     assert reply.status == 400, reply.raw
     check_error(reply.json(), reply.json()["error"]["code"], param=reply.json()["error"]["param"])
+    request_id = reply.headers["x-request-id"]
+    assert any(line.get("request_id") == request_id for line in unharmed.service.log_lines())
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from bodies import FORM, upload
+from bodies import FORM, chunks, connection, head, request, upload
 from formats import FORMATS, make
-from inspection import Inspection
+from inspection import GOOD, Inspection
 from mutations import mutations
 from service import Service, running
 
@@ -46,6 +46,7 @@ SETTINGS = {
     "ASR_THREADS": "1",
     "ASR_MAX_AUDIO_SECONDS": "600",
     "ASR_DECODE_TIMEOUT": "20",
+    "ASR_BODY_IDLE_TIMEOUT": "5",
 }
 MEMORY_GROWTH = 400 * 2**20
 """bytes that a worker may take at its peak beyond what it had when it was ready"""
@@ -103,6 +104,45 @@ def fuzz(
 def test_damaged_files_do_no_harm(service: Service, tmp_path: Path) -> None:
     outcomes = fuzz(service, tmp_path, seed=7, count=7, kinds=KINDS)
     assert any(name.endswith(" 400") for name in outcomes)
+
+
+def fuzz_requests(service: Service, seed: int, count: int) -> Counter[str]:
+    """Send so many damaged requests as they are; a client whose request never ends gives up."""
+    inspection = Inspection(service)
+    body = upload(GOOD[:3000], language="en", use_itn="true", timestamps="word")
+    whole = [
+        request(body, X_Request_Id="a", Expect="100-continue"),
+        head() + chunks(body, 500),
+        request(body, version="1.0"),
+        b"GET /health HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+    ]
+
+    def send(content: bytes) -> str:
+        with connection(service.port, seconds=2) as made:
+            try:
+                made.sendall(content)
+                raw = made.recv(65536)
+            except (TimeoutError, ConnectionError):
+                return "none"
+        # A last word, or the 100 before it; a line without version is HTTP/0.9's, and is answered.
+        return raw[9:12].decode() if raw else "none"
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = Counter(pool.map(send, mutations(whole, seed, count)))
+    assert not [status for status in outcomes if status.startswith("5")], outcomes
+    inspection.check()
+    return outcomes
+
+
+def test_damaged_requests_do_no_harm(service: Service) -> None:
+    assert fuzz_requests(service, seed=7, count=100)["400"] > 10
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_thousands_of_damaged_requests_do_no_harm(service: Service) -> None:
+    outcomes = fuzz_requests(service, seed=1, count=3000)
+    sys.stderr.write(f"\nrequests: {dict(sorted(outcomes.items()))}\n")
 
 
 @pytest.mark.soak
