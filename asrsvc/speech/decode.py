@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -72,8 +72,10 @@ class Recording:
         self.seconds = 0.0
         """seconds of sound decoded so far, on the file's own clock"""
 
-    def blocks(self) -> Iterator[FloatArray]:
+    def blocks(self) -> Generator[FloatArray, None, None]:
         """Give the recording as consecutive blocks, shape (n,), float32, 16 kHz mono, in [-1, 1].
+
+        Close the generator if it is not read to its end: a helper process may wait behind it.
 
         Raises:
             BadAudio: no known format, damaged, cut off, not finite, too short, or a sample rate or

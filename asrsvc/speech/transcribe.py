@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -105,7 +106,18 @@ class Transcriber:
         """
         progress = progress if progress is not None else Progress()
         recording = Recording(descriptor, self._limits, self._helpers)
-        spans = self._segmenter.spans(recording.blocks(), self.model.max_span_seconds)
+        with contextlib.closing(recording.blocks()) as blocks:
+            spans = self._segmenter.spans(blocks, self.model.max_span_seconds)
+            yield from self._read(spans, recording, options, progress, cancelled)
+
+    def _read(
+        self,
+        spans: Iterator[Span],
+        recording: Recording,
+        options: Options,
+        progress: Progress,
+        cancelled: threading.Event | None,
+    ) -> Iterator[Segment]:
         reported = time.monotonic()
         while True:
             started = time.monotonic()
