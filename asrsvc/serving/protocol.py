@@ -91,4 +91,8 @@ class LingeringProtocol(HttpToolsProtocol):
             f"content-length: {len(body)}\r\nconnection: close\r\nx-request-id: {uuid.uuid4().hex}\r\n\r\n"
         )
         self._wire.write(head.encode() + body)
+        if self.cycle is not None:
+            # A request whose body turned malformed is still at work: its answer has just been given.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         self.close_gently()
