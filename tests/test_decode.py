@@ -284,3 +284,8 @@ def test_a_playlist_is_refused_and_nothing_that_it_names_is_opened(
     assert isinstance(error, BadAudio)
     assert "root:" not in error.message
     assert error.code == "audio_undecodable"
+
+
+def test_sound_in_an_unknown_codec_is_refused(decode: Decoder, tmp_path: Path) -> None:
+    content = make("mkv-float", tmp_path).replace(b"A_PCM/FLOAT/IEEE", b"A_NEVER/HEARD/OF")
+    assert "no decoder" in decode.error(content).message

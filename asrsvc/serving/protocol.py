@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import uuid
 from http import HTTPStatus
 from typing import Any, Final, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+log = logging.getLogger(__name__)
 
 LINGER_SECONDS: Final = 30.0
 LINGER_BYTES: Final = 2**30
@@ -67,9 +71,27 @@ class LingeringProtocol(HttpToolsProtocol):
                 self._wire.abort()
             return
         self._overhead += len(data)
-        super().data_received(data)
+        self._parse(data)
         if self._overhead > HEAD_BYTES and not self.lingering and not self._request_is_whole():
             self._refuse(431, f"the request's header is over {HEAD_BYTES} bytes", "header_too_large")
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # Java's HTTP client and `curl --http2` offer HTTP/2 so; a server may ignore it (RFC 9110
+            # §7.8). The parser stops here all the same: another one, which does not hear of it, goes on.
+            framing = b"".join(
+                b"%s: %s\r\n" % header
+                for header in self.cycle.scope["headers"]
+                if header[0] in (b"content-length", b"transfer-encoding")
+            )
+            self.cycle.more_body = True
+            self.cycle.message_event.clear()
+            self.parser = httptools.HttpRequestParser(self)
+            self._parse(b"POST / HTTP/1.1\r\n" + framing + b"\r\n" + data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("this is no HTTP request that can be read")
 
     def eof_received(self) -> None:
         """The client has sent all that it will (asyncio.Protocol)."""
@@ -84,11 +106,12 @@ class LingeringProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head of a request is whole (httptools)."""
+        self._overhead = 0
         if self._current is not None:
-            self._discarded += 1
+            if self._request_is_whole():  # a pipelined request
+                self._discarded += 1
             return
         super().on_headers_complete()
-        self._overhead = 0
         if self._deadline is not None and not self.lingering:
             self._deadline.cancel()
 
@@ -139,11 +162,13 @@ class LingeringProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, message: str, code: str) -> None:
         """Answer in the place of the application, which may be waiting for the body."""
+        request_id = uuid.uuid4().hex
+        log.info("refused: %s", message, extra={"request_id": request_id, "status": status, "error": code})
         error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
         body = json.dumps({"error": error}).encode()
         head = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\nx-request-id: {uuid.uuid4().hex}\r\n\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\nx-request-id: {request_id}\r\n\r\n"
         )
         self._wire.write(head.encode() + body)
         if self._current is not None:

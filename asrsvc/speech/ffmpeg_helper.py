@@ -99,10 +99,7 @@ def decode(file: io.RawIOBase, max_rate: int, max_channels: int) -> Iterator[int
     except (av.error.FFmpegError, UnicodeDecodeError) as error:
         raise _Refused("it is in no audio or video format that is known here, or it is cut off") from error
     with container:
-        if not container.streams.audio:
-            raise _Refused("it holds no audio stream")
-        stream = container.streams.audio[0]
-        stream.codec_context.thread_count = 1
+        stream = _audio_stream(container)
         rate = 0
         position = 0  # samples given out or waiting in `parts`
         parts: list[Samples] = []
@@ -124,6 +121,16 @@ def decode(file: io.RawIOBase, max_rate: int, max_channels: int) -> Iterator[int
             yield np.concatenate(parts)
         if "mp4" in container.format.name or (container.format.name == "mp3" and _has_xing(file)):
             _check_whole(stream, position / rate if rate else 0.0)
+
+
+def _audio_stream(container: av.container.InputContainer) -> av.AudioStream:
+    if not container.streams.audio:
+        raise _Refused("it holds no audio stream")
+    stream = container.streams.audio[0]
+    if stream.codec_context is None:  # PyAV's types do not say so
+        raise _Refused("no decoder for its sound is known here")
+    stream.codec_context.thread_count = 1
+    return stream
 
 
 def _check_frame(frame: av.AudioFrame, rate: int, max_rate: int, max_channels: int) -> None:

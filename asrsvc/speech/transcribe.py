@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -105,8 +106,17 @@ class Transcriber:
         """
         progress = progress if progress is not None else Progress()
         recording = Recording(descriptor, self._limits, self._helpers)
-        blocks = _followed(recording, progress, cancelled)
-        spans = self._segmenter.spans(blocks, self.model.max_span_seconds)
+        with contextlib.closing(_followed(recording, progress, cancelled)) as blocks:
+            spans = self._segmenter.spans(blocks, self.model.max_span_seconds)
+            yield from self._read(spans, options, progress, cancelled)
+
+    def _read(
+        self,
+        spans: Iterator[Span],
+        options: Options,
+        progress: Progress,
+        cancelled: threading.Event | None,
+    ) -> Iterator[Segment]:
         reported = time.monotonic()
         while True:
             started = time.monotonic()
@@ -178,8 +188,11 @@ class Transcriber:
 
 def _followed(
     recording: Recording, progress: Progress, cancelled: threading.Event | None
-) -> Iterator[FloatArray]:
-    """The blocks of a recording: in silence, no span would come for a long time."""
+) -> Generator[FloatArray, None, None]:
+    """The blocks of a recording: in silence, no span would come for a long time.
+
+    Closed, it lets go of the helper process that may wait behind it.
+    """
     for block in recording.blocks():
         progress.audio_seconds = recording.seconds
         yield block

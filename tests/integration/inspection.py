@@ -59,6 +59,7 @@ class Inspection:
             entry = json.loads(line)
             assert "trace" not in entry, line
             assert entry.get("status") not in (0, 500), line
+            assert "it exited with" not in entry["message"], "a fault of our own in the decoder process"
             assert entry["level"] != "error" or entry["message"].startswith("no_space"), line
 
     def access_line(self, request_id: str) -> dict[str, Any]:

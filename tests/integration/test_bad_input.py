@@ -6,9 +6,12 @@ After each case the same workers answer a good request and nothing is left over.
 from __future__ import annotations
 
 import io
+import os
 import random
 import struct
+import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -19,7 +22,7 @@ import numpy as np
 import pytest
 import soundfile
 from bodies import FORM, chunks, connection, exchange, form, head, part, read_reply, request, upload
-from formats import ByFFmpeg, clip, make
+from formats import TEXT, ByFFmpeg, clip, make
 from inspection import GOOD, Inspection, check_error
 from service import Service, running, wait_for
 
@@ -570,6 +573,8 @@ def test_malformed_http_is_refused(unharmed: Inspection, name: str) -> None:
     reply = exchange(unharmed.service.port, MALFORMED[name])
     assert reply.status == 400, reply.raw
     check_error(reply.json(), reply.json()["error"]["code"], param=reply.json()["error"]["param"])
+    request_id = reply.headers["x-request-id"]
+    assert any(line.get("request_id") == request_id for line in unharmed.service.log_lines())
 
 
 @pytest.mark.parametrize(
@@ -717,16 +722,36 @@ def test_places_and_slots_are_free_again_when_clients_leave(tmp_path: Path) -> N
         inspection = Inspection(service)
         for turn in range(3):
             names = [f"turn-{turn}-{n}" for n in range(6)]
-            held = [connection(service.port) for _ in names]
-            opened = [one.__enter__() for one in held]
-            for name, made in zip(names, opened, strict=True):
-                made.sendall(head(length=1000, X_Request_Id=name))
-            refused = wait_for("the worker is full", lambda: full(inspection))
-            check_error(refused, "over_capacity", "6 requests", "limit is 6")
-            for one in held:
-                one.__exit__(None, None, None)
+            with ExitStack() as held:
+                for name in names:
+                    made = held.enter_context(connection(service.port))
+                    made.sendall(head(length=1000, X_Request_Id=name))
+                refused = wait_for("the worker is full", lambda: full(inspection))
+                check_error(refused, "over_capacity", "6 requests", "limit is 6")
             for name in names:
                 assert inspection.access_line(name)["error"] == "client_gone"
+        inspection.check()
+
+
+def test_a_client_that_leaves_while_it_waits_is_dropped(tmp_path: Path) -> None:
+    """Five slots are at work for hours; the sixth request waits, goes, and leaves its place."""
+    with running(tmp_path, ASR_WORKERS="1", ASR_THREADS="1", ASR_QUEUE_LIMIT="1") as service:
+        inspection = Inspection(service)
+        body = upload(silence(3))
+        with ExitStack() as held:
+            for number in range(5):
+                made = held.enter_context(connection(service.port))
+                made.sendall(request(body, X_Request_Id=f"long-{number}"))
+            wait_for("all slots are taken", lambda: len(inspection.open_uploads()) == 5)
+            for turn in range(3):
+                with connection(service.port) as waiting:
+                    waiting.sendall(request(body, X_Request_Id=f"waiting-{turn}"))
+                    wait_for("it waits", lambda: len(inspection.open_uploads()) == 6)
+                    wait_for("the worker is full", lambda: full(inspection))
+                line = inspection.access_line(f"waiting-{turn}")
+                assert (line["error"], line["audio_seconds"]) == ("client_gone", 0)
+        for number in range(5):
+            assert inspection.access_line(f"long-{number}")["error"] == "client_gone"
         inspection.check()
 
 
@@ -736,6 +761,59 @@ def full(inspection: Inspection) -> Any:
         return None
     assert answer.headers["retry-after"] == "1"
     return answer.json()
+
+
+# A folder for uploads that takes none.
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def check_no_space(inspection: Inspection, *says: str) -> None:
+    """An upload that must be stored gets 507; those that fit into memory go on."""
+    reply = exchange(inspection.service.port, head() + chunks(upload(bytes(3 * MIB))))
+    assert reply.status == 507
+    assert int(reply.headers["retry-after"]) > 0
+    check_error(reply.json(), "no_space", *says, param="file")
+    inspection.check()
+
+
+def test_a_full_disk_gets_507(small_disk: Path, tmp_path: Path) -> None:
+    spool = small_disk / "spool"
+    with running(tmp_path, ASR_WORKERS="1", ASR_THREADS="1", ASR_SPOOL_DIR=str(spool)) as service:
+        service.spool = spool
+        spool.mkdir()
+        inspection = Inspection(service)
+        for _ in range(3):
+            check_no_space(inspection, "No space left")
+        reply = exchange(service.port, head() + chunks(upload(GOOD)))
+        assert reply.json()["text"] == TEXT, "what failed has given its space back"
+
+
+def test_a_folder_for_uploads_that_has_gone_gets_507(tmp_path: Path) -> None:
+    with running(tmp_path, ASR_WORKERS="1", ASR_THREADS="1") as service:
+        inspection = Inspection(service)
+        service.spool.rmdir()
+        service.spool.touch()
+        try:
+            reply = exchange(service.port, head() + chunks(upload(GOOD)))
+            assert reply.status == 507
+            check_error(reply.json(), "no_space", "Not a directory", param="file")
+        finally:
+            service.spool.unlink()
+            service.spool.mkdir()
+        inspection.check()
 
 
 def test_all_workers_have_stayed(inspection: Inspection, service: Service) -> None:
