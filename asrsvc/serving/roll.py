@@ -1,200 +1,77 @@
 """The replacement of workers as a plain state machine: events in, actions out.
 
-No processes, clocks or files: an event says what happened and when, the actions say what the master
-is to do. What it keeps to:
+No processes, clocks or files: an event says what happened and when, on a clock that never goes back;
+the actions say what the master is to do. What it keeps to:
 
 - because of a roll never fewer than the wanted number of ready workers;
-- never more than one above that loading or ready; those that drain are outside the count, and
+- never more than one above that loading or ready; those that leave or drain are outside the count, and
   limited by themselves;
 - a worker that dies is replaced with the version that last served well, never with an untried one;
 - a roll that fails or is called off leaves no worker of its version;
 - every state has a deadline, which `Machine.deadline` tells.
+
+At any time there are two sides of workers, old and new, and how many there should be of each
+(`Machine._sides`). What is above that goes, as far as the first rule allows; what is missing is started,
+as far as the second one does; then the roll is settled if it can be.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import Final
+
+from asrsvc.serving.roll_types import (
+    Action,
+    Drains,
+    Event,
+    Gone,
+    Kill,
+    Leave,
+    Limits,
+    Ready,
+    Result,
+    Roll,
+    Scale,
+    Settle,
+    Soaked,
+    Spawn,
+    Step,
+    Tick,
+    Wish,
+    Worker,
+    WorkerState,
+    Worn,
+)
+
+__all__ = [
+    "Action",
+    "Drains",
+    "Event",
+    "Gone",
+    "Kill",
+    "Leave",
+    "Limits",
+    "Machine",
+    "Ready",
+    "Result",
+    "Roll",
+    "Scale",
+    "Settle",
+    "Soaked",
+    "Spawn",
+    "Step",
+    "Tick",
+    "Wish",
+    "Worker",
+    "WorkerState",
+    "Worn",
+]
 
 # A worker that served for so many seconds before it died did not die of being started.
 _PROVEN_SECONDS: Final = 60.0
 _MAX_BACKOFF_SECONDS: Final = 60.0
-
-
-class WorkerState(StrEnum):
-    """Where a worker stands."""
-
-    LOADING = "loading"
-    READY = "ready"
-    LEAVING = "leaving"  # told to leave; it may still take requests until it says that it drains
-    DRAINING = "draining"
-
-
-class Step(StrEnum):
-    """Where a roll stands."""
-
-    FIRST = "first"  # the first new worker loads
-    SOAK = "soak"  # it serves beside the old ones
-    REPLACE = "replace"  # the others follow, one at a time
-    UNDO = "undo"  # its workers are replaced by the old version
-
-
-class Result(StrEnum):
-    """How a roll ended."""
-
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    ABORTED = "aborted"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Numbers of workers and seconds."""
-
-    ready_seconds: float
-    """from the start of a worker until it is ready"""
-    leave_seconds: float
-    """from the word to leave until it takes no more requests"""
-    drain_seconds: float
-    """from then until it has ended"""
-    soak_seconds: float
-    """that the first new worker serves beside the old ones, at most"""
-    max_draining: int
-    """workers that may drain at the same time"""
-
-
-# Events.
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """Somebody asks for a roll to this version; None calls a running roll off."""
-
-    at: float
-    version: str | None
-    tried: bool = True
-    """False skips what compares the new version with what it should say"""
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A worker has loaded and serves."""
-
-    at: float
-    worker: int
-
-
-@dataclass(frozen=True, slots=True)
-class Drains:
-    """A worker takes no more requests and finishes what it began."""
-
-    at: float
-    worker: int
-
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """A worker's process has ended; `error` says how, or what the worker said before."""
-
-    at: float
-    worker: int
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class Soaked:
-    """The comparison during the soak is decided: an error, or None if all is well."""
-
-    at: float
-    error: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """Another number of workers is wanted."""
-
-    at: float
-    workers: int
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """Time has passed."""
-
-    at: float
-
-
-Event: TypeAlias = Wish | Ready | Drains | Gone | Soaked | Scale | Tick
-
-
-# Actions.
-
-
-@dataclass(frozen=True, slots=True)
-class Spawn:
-    """Start a worker under this number; without a version it answers 503 with the reason."""
-
-    worker: int
-    version: str | None
-    tried: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Leave:
-    """Tell a worker to finish and leave (SIGTERM)."""
-
-    worker: int
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """End a worker at once (SIGKILL)."""
-
-    worker: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Settle:
-    """A roll has ended: move the pointers, or record why not."""
-
-    roll: int
-    version: str
-    result: Result
-    error: str | None
-
-
-Action: TypeAlias = Spawn | Leave | Kill | Settle
-
-
-@dataclass(slots=True)
-class Worker:
-    """What the machine knows of one worker."""
-
-    number: int
-    version: str | None
-    roll: int
-    """the roll that it was started for; 0 for none"""
-    state: WorkerState
-    since: float
-    """when it came to this state"""
-
-
-@dataclass(slots=True)
-class Roll:
-    """One replacement of all workers."""
-
-    id: int
-    source: str | None
-    target: str
-    tried: bool
-    started: float
-    step: Step = Step.FIRST
-    step_since: float = 0.0
-    result: Result | None = None
-    error: str | None = None
-    ended: float | None = None
+_STAYING: Final = frozenset({WorkerState.LOADING, WorkerState.READY})
 
 
 @dataclass(slots=True)
@@ -205,29 +82,34 @@ class Machine:
     """workers"""
     limits: Limits
     candidates: list[str]
-    """versions to start with, the best first; the first that serves is taken"""
+    """versions that may serve, the best first: where the base does not load, the next one is tried"""
     base: str | None = None
-    """the version that last served well"""
+    """the version that last served well; at first the best candidate"""
     workers: dict[int, Worker] = field(default_factory=dict)
     roll: Roll | None = None
     """the one under way, else the last one"""
     pending: Wish | None = None
+    """what to roll to when the one under way has ended"""
+    _forced: set[str] = field(default_factory=set)
     _numbers: int = 0
-    _rolls: int = 0
     _failures: int = 0
-    _not_before: float = 0.0
+    _unloadable: int = 0
+    _failed_at: float = -math.inf
+    _not_before: float = -math.inf
+    _held_back: bool = False
     _actions: list[Action] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if self.base is None and self.candidates:
-            self.base = self.candidates[0]
+        first = [] if self.base is None else [self.base]
+        self.candidates = list(dict.fromkeys([*first, *self.candidates]))
+        self.base = self.candidates[0] if self.candidates else None
 
     # Questions.
 
     @property
     def rolling(self) -> bool:
         """Whether a roll is under way."""
-        return self.roll is not None and self.roll.ended is None
+        return self._active is not None
 
     def count(self, *states: WorkerState) -> int:
         """Workers with a model in one of these states."""
@@ -240,12 +122,13 @@ class Machine:
 
     def deadline(self) -> float | None:
         """When the next state runs out; None where nothing can."""
-        times = [w.since + self._seconds(w) for w in self.workers.values() if self._seconds(w) is not None]
-        if self.rolling and self.roll is not None and self.roll.step is Step.SOAK:
-            times.append(self.roll.step_since + self.limits.soak_seconds)
-        if self._short() and self._not_before:
+        times = [w.since + self._patience(w)[0] for w in self.workers.values()]
+        roll = self._active
+        if roll is not None and roll.step is Step.SOAK:
+            times.append(roll.step_since + self.limits.soak_seconds)
+        if self._held_back:
             times.append(self._not_before)
-        return min(times, default=None)
+        return min((time for time in times if time < math.inf), default=None)
 
     # Events.
 
@@ -254,248 +137,262 @@ class Machine:
         match event:
             case Wish():
                 self._wish(event)
-            case Ready():
-                self._ready(event)
-            case Drains():
-                self._drains(event)
-            case Gone():
-                self._gone(event)
             case Soaked():
                 self._soaked(event)
             case Scale():
                 self.wanted = max(1, event.workers)
+            case Ready() | Worn() | Drains() | Gone():
+                # A worker that was killed is forgotten: what it still said comes to nothing.
+                worker = self.workers.get(event.worker)
+                if worker is not None:
+                    self._heard(worker, event)
             case Tick():
                 pass
         self._expire(event.at)
-        self._decide(event.at)
+        self._balance(event.at)
+        while self._settle(event.at):
+            self._balance(event.at)
         actions, self._actions = tuple(self._actions), []
         return actions
 
     def _wish(self, wish: Wish) -> None:
-        if not self.rolling or self.roll is None:
-            if wish.version is not None:
-                self._begin(wish)
-            return
+        roll = self._active
         self.pending = wish if wish.version is not None else None
-        if self.roll.step is not Step.UNDO and wish.version != self.roll.target:
+        if roll is None:
+            self._begin(wish.at)
+        elif wish.version != roll.target:
             self._undo(wish.at, Result.ABORTED, "called off")
 
-    def _begin(self, wish: Wish) -> None:
-        assert wish.version is not None
-        self._rolls += 1
-        self.roll = Roll(self._rolls, self.base, wish.version, wish.tried, wish.at, step_since=wish.at)
-
-    def _ready(self, event: Ready) -> None:
-        worker = self.workers.get(event.worker)
-        if worker is None or worker.state is not WorkerState.LOADING:
-            return
-        self._enter(worker, WorkerState.READY, event.at)
-        roll = self.roll
-        if roll is not None and self.rolling and worker.roll == roll.id and roll.step is Step.FIRST:
-            roll.step, roll.step_since = Step.SOAK, event.at
-
-    def _drains(self, event: Drains) -> None:
-        worker = self.workers.get(event.worker)
-        if worker is not None:
-            self._enter(worker, WorkerState.DRAINING, event.at)
-
-    def _gone(self, event: Gone) -> None:
-        worker = self.workers.pop(event.worker, None)
-        if worker is None or worker.state in (WorkerState.LEAVING, WorkerState.DRAINING):
-            return
-        if self._is_new(worker):
-            self._undo(event.at, Result.FAILED, event.error)
-            return
-        lived = event.at - worker.since if worker.state is WorkerState.READY else 0.0
-        self._failures = 1 if lived >= _PROVEN_SECONDS else self._failures + 1
-        # The first time at once, then after 1, 2, 4, … seconds.
-        pause = min(_MAX_BACKOFF_SECONDS, 2.0 ** (self._failures - 2)) if self._failures > 1 else 0.0
-        self._not_before = event.at + pause
-        if worker.state is WorkerState.LOADING and self.ready == 0 and worker.version == self.base:
-            self._next_candidate()
-
-    def _next_candidate(self) -> None:
-        """Nothing serves and the base does not load: try the next version that may."""
-        if self.base in self.candidates:
-            later = self.candidates[self.candidates.index(self.base) + 1 :]
-            if later:
-                self.base = later[0]
-                self._failures = 0
-                self._not_before = 0.0
-            else:
-                self.base = self.candidates[0]
-
     def _soaked(self, event: Soaked) -> None:
-        if not self.rolling or self.roll is None or self.roll.step is not Step.SOAK:
+        roll = self._active
+        if roll is not None and roll.step is Step.SOAK:
+            if event.error is None:
+                roll.step, roll.step_since = Step.REPLACE, event.at
+            else:
+                self._undo(event.at, Result.FAILED, event.error)
+
+    def _heard(self, worker: Worker, event: Ready | Worn | Drains | Gone) -> None:
+        unasked = worker.state in _STAYING
+        match event:
+            case Ready() if worker.state is WorkerState.LOADING:
+                self._enter(worker, WorkerState.READY, event.at)
+                roll = self._active
+                if roll is not None and roll.step is Step.FIRST and self._is_new(worker):
+                    roll.step, roll.step_since = Step.SOAK, event.at
+                if worker.version == self.base:
+                    self._unloadable = 0
+            case Worn() if worker.state is WorkerState.READY:
+                worker.worn = True
+            case Drains() if worker.state is not WorkerState.DRAINING:
+                if unasked:
+                    self._failed(worker, event.at, "it left unasked")
+                self._enter(worker, WorkerState.DRAINING, event.at)
+            case Gone():
+                if unasked:
+                    self._failed(worker, event.at, event.error)
+                del self.workers[worker.number]
+
+    def _failed(self, worker: Worker, at: float, error: str) -> None:
+        """A worker died or left unasked: end its roll, or count it for the back-off."""
+        if self._is_new(worker):
+            self._undo(at, Result.FAILED, error)
             return
-        if event.error is None:
-            self.roll.step, self.roll.step_since = Step.REPLACE, event.at
-        else:
-            self._undo(event.at, Result.FAILED, event.error)
+        if self._proven(worker, at) or any(
+            self._proven(w, at) and w.since >= self._failed_at for w in self.workers.values()
+        ):
+            self._failures = 0
+        elif worker.started < self._failed_at:
+            return  # started together with one that was counted, it tells nothing new
+        self._failures += 1
+        self._unloadable += worker.version == self.base and worker.state is WorkerState.LOADING
+        self._failed_at = at
+        # The first time at once, then after 1, 2, 4, … seconds (the exponent kept in float's range).
+        pause = min(_MAX_BACKOFF_SECONDS, 2.0 ** min(self._failures - 2, 100))
+        self._not_before = at + (pause if self._failures > 1 else 0.0)
+
+    def _proven(self, worker: Worker, at: float) -> bool:
+        served = at - worker.since if worker.state is WorkerState.READY else 0.0
+        return worker.version is not None and worker.version == self.base and served >= _PROVEN_SECONDS
 
     # Deadlines.
 
-    def _seconds(self, worker: Worker) -> float | None:
+    def _patience(self, worker: Worker) -> tuple[float, str]:
+        """Seconds that a worker may be in its state, and what it failed to do when they are over."""
         match worker.state:
             case WorkerState.LOADING:
-                return self.limits.ready_seconds
+                return self.limits.ready_seconds, "was not ready"
             case WorkerState.LEAVING:
-                return self.limits.leave_seconds
+                return self.limits.leave_seconds, "did not stop taking requests"
             case WorkerState.DRAINING:
-                return self.limits.drain_seconds
-        return None
+                return self.limits.drain_seconds, "did not finish"
+            case WorkerState.READY:
+                return math.inf, ""
 
     def _expire(self, at: float) -> None:
-        roll = self.roll
-        if roll is not None and self.rolling and roll.step is Step.SOAK:
-            if at >= roll.step_since + self.limits.soak_seconds:
-                roll.step, roll.step_since = Step.REPLACE, at
+        roll = self._active
+        if roll is not None and roll.step is Step.SOAK and at >= roll.step_since + self.limits.soak_seconds:
+            roll.step, roll.step_since = Step.REPLACE, at
         for worker in list(self.workers.values()):
-            seconds = self._seconds(worker)
-            if seconds is None or at < worker.since + seconds:
-                continue
-            if worker.state is WorkerState.LOADING:
-                reason = f"it was not ready within {seconds:g} s"
-            elif worker.state is WorkerState.LEAVING:
-                reason = f"it did not stop taking requests within {seconds:g} s"
-            else:
-                reason = f"it did not finish within {seconds:g} s"
-            self._actions.append(Kill(worker.number, reason))
-            self._gone(Gone(at, worker.number, reason))
-            self.workers.pop(worker.number, None)
+            seconds, failing = self._patience(worker)
+            if at >= worker.since + seconds:
+                reason = f"it {failing} within {seconds:g} s"
+                self._actions.append(Kill(worker.number, reason))
+                self._heard(worker, Gone(at, worker.number, reason))
 
     # Decisions.
 
-    def _decide(self, at: float) -> None:
-        self._finish_roll(at)
-        self._retire(at)
-        self._refill(at)
-        self._finish_roll(at)
+    @property
+    def _active(self) -> Roll | None:
+        return self.roll if self.roll is not None and self.roll.ended is None else None
 
     def _is_new(self, worker: Worker) -> bool:
-        return self.rolling and self.roll is not None and worker.roll == self.roll.id
+        return self._active is not None and worker.roll == self._active.id
 
-    def _unwanted(self) -> list[Worker]:
-        """Workers that are to go, in the order in which they may."""
-        alive = [
-            w for w in self.workers.values() if w.state in (WorkerState.LOADING, WorkerState.READY)
-        ]
-        roll = self.roll
-        if roll is None or not self.rolling:
-            return []
-        if roll.step is Step.UNDO:
-            return [w for w in alive if w.roll == roll.id]
+    def _sides(self) -> tuple[tuple[list[Worker], int], tuple[list[Worker], int]]:
+        """The old and the new workers that load or serve, and how many of each there should be.
+
+        Where nothing is replaced by something new, the second are those that the base is to replace.
+        """
+        alive = [w for w in self.workers.values() if w.version is not None and w.state in _STAYING]
+        roll = self._active
+        mine = [w for w in alive if self._is_new(w)]
+        if roll is None or roll.step is Step.UNDO:
+            outgoing = [w for w in alive if w in mine or w.worn or w.version != self.base]
+            return ([w for w in alive if w not in outgoing], self.wanted), (outgoing, 0)
+        others = [w for w in alive if w not in mine]
         if roll.step is Step.REPLACE:
-            return [w for w in alive if w.roll != roll.id and w.version is not None]
-        return []
+            replaced = sum(w.state is WorkerState.READY for w in mine)
+            return (others, max(0, self.wanted - replaced)), (mine, self.wanted)
+        return (others, self.wanted), (mine, 1)
 
-    def _retire(self, at: float) -> None:
-        roll = self.roll
-        unwanted = self._unwanted()
-        if roll is not None and self.rolling and roll.step is Step.UNDO:
-            for worker in unwanted:
-                if worker.state is WorkerState.LOADING:
-                    self._actions.append(Kill(worker.number, "its roll was called off"))
-                    del self.workers[worker.number]
-            unwanted = [w for w in unwanted if w.state is WorkerState.READY]
-        if self.ready:
-            for worker in list(self.workers.values()):
-                if worker.version is None and worker.state is WorkerState.READY:
-                    self._leave(worker, at)
-        surplus = unwanted or sorted(
-            (w for w in self.workers.values() if w.version is not None), key=lambda w: w.number
-        )
-        soaking = roll is not None and self.rolling and roll.step in (Step.FIRST, Step.SOAK)
-        allowed = self.wanted + (1 if soaking else 0)
-        for worker in surplus:
-            leaving = self.count(WorkerState.LEAVING, WorkerState.DRAINING)
-            if self.ready <= allowed or leaving >= self.limits.max_draining:
-                return
-            if worker.state is WorkerState.READY:
-                self._leave(worker, at)
+    def _balance(self, at: float) -> None:
+        for workers, number in self._sides():
+            # Those that load first, then the oldest.
+            order = sorted(workers, key=lambda w: (w.state is WorkerState.READY, w.number))
+            for worker in order[: max(0, len(order) - number)]:
+                if worker.state is WorkerState.LOADING or self._dispensable():
+                    self._dismiss(worker, at)
+        self._refill(at)
+        self._advance(at)
+        self._apologise(at)
 
-    def _leave(self, worker: Worker, at: float) -> None:
-        self._actions.append(Leave(worker.number))
-        self._enter(worker, WorkerState.LEAVING, at)
-
-    def _short(self) -> bool:
-        return self.count(WorkerState.LOADING, WorkerState.READY) < self.wanted
+    def _dispensable(self) -> bool:
+        """Whether one that serves may leave now."""
+        crowded = self.count(WorkerState.LEAVING, WorkerState.DRAINING) >= self.limits.max_draining
+        # Without a base nothing would ever take its place, and nothing served before its roll.
+        return not crowded and (self.ready > self.wanted or self.base is None)
 
     def _refill(self, at: float) -> None:
-        roll = self.roll
-        active = roll if roll is not None and self.rolling else None
-        if self.base is not None and at >= self._not_before:
-            good = [
-                w
-                for w in self.workers.values()
-                if w.state in (WorkerState.LOADING, WorkerState.READY)
-                and w.version is not None
-                and not (active is not None and active.step is Step.UNDO and w.roll == active.id)
-            ]
-            missing = self.wanted - len(good)
-            room = self.wanted + 1 - self.count(WorkerState.LOADING, WorkerState.READY)
-            if active is not None and active.step in (Step.FIRST, Step.SOAK):
-                missing = self.wanted - sum(w.roll != active.id for w in good)
-            for _ in range(min(missing, room)):
-                self._spawn(self.base, 0, at, tried=True)
-        if active is not None and active.step in (Step.FIRST, Step.REPLACE):
-            self._advance(active, at)
-        if not any(self.workers.values()) or (self.ready == 0 and self._failures > len(self.candidates)):
-            self._apologise(at)
+        """Start what is missing of the old side, with the base."""
+        self._held_back = False
+        if self.base is None or self._missing() <= 0:
+            return
+        (old, _), _ = self._sides()
+        hopeless = self._hopeless()
+        if hopeless and any(w.state is WorkerState.LOADING for w in old):
+            return  # the last of them may still get ready
+        if at < self._not_before:
+            self._held_back = True
+            return
+        if hopeless:
+            following = self.candidates.index(self.base) + 1
+            self.base = self.candidates[following % len(self.candidates)]
+        for _ in range(self._missing()):
+            self._spawn(self.base, 0, at, tried=self.base not in self._forced)
 
-    def _advance(self, roll: Roll, at: float) -> None:
+    def _hopeless(self) -> bool:
+        """Whether the base does not load, and nothing is lost by trying another version."""
+        serving = [w for w in self.workers.values() if w.state is WorkerState.READY]
+        undoing = self._active is not None and self._active.step is Step.UNDO
+        # An undo is not to wait for ever.
+        wanting = undoing and any(self._is_new(w) for w in serving)
+        return self._unloadable > 1 and (wanting or all(w.version != self.base for w in serving))
+
+    def _missing(self) -> int:
+        """How many of the old side are to be started, as far as there is room."""
+        (old, number), (new, _) = self._sides()
+        return min(number - len(old), self.wanted + 1 - len(old) - len(new))
+
+    def _advance(self, at: float) -> None:
         """Start the roll's next worker, if none of its own is loading and there is room."""
-        new = [w for w in self.workers.values() if w.roll == roll.id]
-        loading = any(w.state is WorkerState.LOADING for w in new)
-        alive = self.count(WorkerState.LOADING, WorkerState.READY)
-        enough = 1 if roll.step is Step.FIRST else self.wanted
-        if not loading and len(new) < enough and alive <= self.wanted:
+        roll = self._active
+        (old, _), (new, number) = self._sides()
+        if roll is None or len(new) >= number or len(old) + len(new) > self.wanted:
+            return
+        # The first one waits for old ones that load, say at boot, but not for those that fail to.
+        waits_for = new if roll.step is Step.REPLACE or self._failures else [*old, *new]
+        if not any(w.state is WorkerState.LOADING for w in waits_for):
             self._spawn(roll.target, roll.id, at, tried=roll.tried)
 
     def _apologise(self, at: float) -> None:
-        """Nothing can be loaded: one worker without a model says so."""
-        if not any(w.version is None for w in self.workers.values()):
-            self._spawn(None, 0, at, tried=True)
+        """While nothing can be loaded, have one worker without a model that says so."""
+        mute = [w for w in self.workers.values() if w.version is None and w.state in _STAYING]
+        if self.ready:
+            for worker in mute:
+                self._dismiss(worker, at)
+        elif not mute and (self.base is None or self._failures > len(self.candidates)):
+            if at < self._not_before:
+                self._held_back = True
+            else:
+                self._spawn(None, 0, at, tried=True)
 
     def _spawn(self, version: str | None, roll: int, at: float, *, tried: bool) -> None:
         self._numbers += 1
-        self.workers[self._numbers] = Worker(self._numbers, version, roll, WorkerState.LOADING, at)
+        self.workers[self._numbers] = Worker(self._numbers, version, roll, at, WorkerState.LOADING, at)
         self._actions.append(Spawn(self._numbers, version, tried))
+
+    def _dismiss(self, worker: Worker, at: float) -> None:
+        if worker.state is WorkerState.LOADING:
+            self._actions.append(Kill(worker.number, "it is not needed any more"))
+            del self.workers[worker.number]
+        else:
+            self._actions.append(Leave(worker.number))
+            self._enter(worker, WorkerState.LEAVING, at)
 
     def _enter(self, worker: Worker, state: WorkerState, at: float) -> None:
         worker.state, worker.since = state, at
 
-    # Ends of a roll.
+    # Begin and end of a roll.
+
+    def _begin(self, at: float) -> None:
+        """Begin the roll that is wished for, if any."""
+        wish, self.pending = self.pending, None
+        if wish is not None and wish.version is not None:
+            number = self.roll.id + 1 if self.roll is not None else 1
+            self.roll = Roll(number, self.base, wish.version, wish.tried, at, Step.FIRST, at)
 
     def _undo(self, at: float, result: Result, error: str) -> None:
-        roll = self.roll
-        if roll is None or roll.step is Step.UNDO:
-            return
-        roll.step, roll.step_since = Step.UNDO, at
-        roll.result, roll.error = result, error
+        roll = self._active
+        if roll is not None and roll.step is not Step.UNDO:
+            roll.step, roll.step_since = Step.UNDO, at
+            roll.result, roll.error = result, error
+            if result is Result.FAILED and roll.target != self.base:
+                self.candidates = [c for c in self.candidates if c != roll.target]
 
-    def _finish_roll(self, at: float) -> None:
-        roll = self.roll
-        if roll is None or not self.rolling:
-            return
-        if roll.step is Step.UNDO:
-            if self._unwanted():
-                return
-            assert roll.result is not None
-        elif roll.step is Step.REPLACE:
-            new = sum(w.roll == roll.id and w.state is WorkerState.READY for w in self.workers.values())
-            old = any(
-                w.roll != roll.id and w.state is not WorkerState.DRAINING and w.version is not None
-                for w in self.workers.values()
-            )
-            if new < self.wanted or old:
-                return
+    def _settle(self, at: float) -> bool:
+        """End the roll, if nothing that takes requests is on the wrong side; whether it has ended."""
+        roll = self._active
+        if roll is None:
+            return False
+        taking = [w for w in self.workers.values() if w.state is not WorkerState.DRAINING]
+        mine = [w for w in taking if self._is_new(w)]
+        if roll.step is Step.REPLACE and len(mine) == len(taking) and self.ready >= self.wanted:
             roll.result = Result.SUCCEEDED
-            self.base = roll.target
-        else:
-            return
+            self._adopt(roll)
+        elif roll.step is not Step.UNDO or mine:
+            return False
+        assert roll.result is not None
         roll.ended = at
         self._actions.append(Settle(roll.id, roll.target, roll.result, roll.error))
-        if self.pending is not None:
-            wish, self.pending = self.pending, None
-            self._begin(wish)
+        self._begin(at)
+        return True
+
+    def _adopt(self, roll: Roll) -> None:
+        """Make the roll's version the base, and the base of before the next to try."""
+        former = [] if self.base is None else [self.base]
+        self.candidates = list(dict.fromkeys([roll.target, *former, *self.candidates]))
+        self.base = roll.target
+        # Who came in without the comparison can't be asked for it later.
+        self._forced = self._forced - {roll.target} if roll.tried else self._forced | {roll.target}
+        self._failures = self._unloadable = 0
+        self._failed_at = self._not_before = -math.inf
