@@ -799,6 +799,19 @@ CASES: dict[str, tuple[Machine, str]] = {
         ? base a
         """,
     ),
+    "boot: a load that fails now and then is no reason to try another": (
+        machine(1, "a z"),
+        """
+          0 tick      -> spawn 1 a
+          1 gone 1    -> spawn 2 a
+          2 ready 2   ->
+          3 gone 2    ->
+          4 tick      -> spawn 3 a
+          5 gone 3    ->
+          7 tick      -> spawn 4 a; spawn 5 -
+        ? base a
+        """,
+    ),
     "boot: a candidate that hangs": (
         machine(2, "a z"),
         """
@@ -916,6 +929,39 @@ CASES: dict[str, tuple[Machine, str]] = {
          9 tick      -> spawn 5 a
         """,
     ),
+    "after a roll the version of before is the next candidate, though not the best at boot": (
+        machine(1, "a z"),
+        """
+          0 tick      -> spawn 1 a
+          1 gone 1    -> spawn 2 a
+          2 gone 2    ->
+          3 tick      -> spawn 3 z
+          4 ready 3   ->
+          5 wish b    -> spawn 4 b
+          6 ready 4   ->
+          7 soaked    -> leave 3
+          8 drains 3  -> settle 1 b succeeded
+         90 gone 4    -> spawn 5 b
+         91 gone 5    ->
+         92 tick      -> spawn 6 b
+         93 gone 6    ->
+         95 tick      -> spawn 7 z
+        """,
+    ),
+    "a roll that succeeds ends the back-off": (
+        serving(1),
+        """
+          0 gone 1    -> spawn 2 a
+          1 gone 2    ->
+          2 tick      -> spawn 3 a; spawn 4 -
+          3 ready 3   -> kill 4
+          4 wish b    -> spawn 5 b
+          5 ready 5   ->
+          6 soaked    -> leave 3
+          7 drains 3  -> settle 1 b succeeded
+          8 gone 5    -> spawn 6 b
+        """,
+    ),
     # A version that is not compared.
     "only the new workers go without the comparison": (
         serving(2),
@@ -1004,6 +1050,14 @@ CASES: dict[str, tuple[Machine, str]] = {
         34 gone 2        ->
         35 gone 2        ->
         ? ready 1
+        36 scale 2       -> spawn 3 a
+        37 worn 3        ->
+        38 ready 3       ->
+        39 scale 1       -> leave 1
+        40 ready 1       ->
+        41 drains 1      ->
+        42 ready 1       ->
+        ? ready 1
         """,
     ),
 }
@@ -1076,7 +1130,6 @@ class World(RuleBasedStateMachine):
         self.processes: dict[int, Process] = {}
         self.number = 0
         self.settled = 0
-        self.last_target: str | None = None
 
     @initialize(
         workers=st.integers(1, 4),
@@ -1115,8 +1168,8 @@ class World(RuleBasedStateMachine):
         new = self.machine.workers[action.worker].roll
         if new:
             assert new == self.settled + 1
-            assert action.version is not None
-            self.last_target = action.version
+            assert self.machine.roll is not None
+            assert action.version == self.machine.roll.target
         else:
             assert action.version is None or action.version in self.good, "started with an untried version"
         self.processes[action.worker] = Process(action.version, new, WorkerState.LOADING, self.now + READY)
@@ -1223,6 +1276,16 @@ class World(RuleBasedStateMachine):
     @rule(version=st.sampled_from([*VERSIONS, None]), tried=st.booleans())
     def a_wish(self, version: str | None, tried: bool) -> None:
         self.tell(Wish(self.now, version, tried))
+        roll, pending = self.machine.roll, self.machine.pending
+        if version is None:
+            assert pending is None
+            assert not self.machine.rolling or (roll is not None and roll.step is Step.UNDO)
+        elif pending is not None:
+            assert pending.version == version
+        else:
+            assert self.machine.rolling
+            assert roll is not None
+            assert (roll.target, roll.tried, roll.step) == (version, tried, Step.FIRST)
 
     @rule(error=st.sampled_from([None, "slow"]))
     def the_soak_is_decided(self, error: str | None) -> None:
@@ -1237,6 +1300,7 @@ class World(RuleBasedStateMachine):
         """Every worker gets ready, drains and ends: it comes to rest, with the base alone."""
         if not behave:
             return
+        pending = self.machine.pending
         for _ in range(120):
             self.now += 0.1
             worker = self.pick(0, WorkerState.LOADING, WorkerState.LEAVING, WorkerState.DRAINING)
@@ -1258,6 +1322,7 @@ class World(RuleBasedStateMachine):
         assert self.machine.deadline() is None, "it does not come to rest"
         assert not self.machine.rolling
         assert self.machine.pending is None
+        assert pending is None or self.machine.base == pending.version
         versions = [p.version for p in self.processes.values()]
         if self.good:
             assert versions == [self.machine.base] * self.machine.wanted

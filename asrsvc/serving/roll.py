@@ -150,8 +150,8 @@ class Machine:
                 pass
         self._expire(event.at)
         self._balance(event.at)
-        while self._settle(event.at):
-            self._balance(event.at)
+        if self._settle(event.at):
+            self._balance(event.at)  # the next roll has begun, or the sides are others
         actions, self._actions = tuple(self._actions), []
         return actions
 
