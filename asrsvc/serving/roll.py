@@ -150,8 +150,8 @@ class Machine:
                 pass
         self._expire(event.at)
         self._balance(event.at)
-        while self._settle(event.at):
-            self._balance(event.at)
+        if self._settle(event.at):
+            self._balance(event.at)  # the next roll has begun, or the sides are others
         actions, self._actions = tuple(self._actions), []
         return actions
 
@@ -251,19 +251,23 @@ class Machine:
     def _sides(self) -> tuple[tuple[list[Worker], int], tuple[list[Worker], int]]:
         """The old and the new workers that load or serve, and how many of each there should be.
 
-        Where nothing is replaced by something new, the second are those that the base is to replace.
+        Without a roll the second are those that the base is to replace.
         """
         alive = [w for w in self.workers.values() if w.version is not None and w.state in _STAYING]
         roll = self._active
-        mine = [w for w in alive if self._is_new(w)]
-        if roll is None or roll.step is Step.UNDO:
-            outgoing = [w for w in alive if w in mine or w.worn or w.version != self.base]
+        if roll is None:
+            outgoing = [w for w in alive if w.worn or w.version != self.base]
             return ([w for w in alive if w not in outgoing], self.wanted), (outgoing, 0)
-        others = [w for w in alive if w not in mine]
-        if roll.step is Step.REPLACE:
-            replaced = sum(w.state is WorkerState.READY for w in mine)
-            return (others, max(0, self.wanted - replaced)), (mine, self.wanted)
-        return (others, self.wanted), (mine, 1)
+        new = [w for w in alive if self._is_new(w)]
+        old = [w for w in alive if w not in new]
+        match roll.step:
+            case Step.FIRST | Step.SOAK:
+                return (old, self.wanted), (new, 1)
+            case Step.REPLACE:
+                replaced = sum(w.state is WorkerState.READY for w in new)
+                return (old, max(0, self.wanted - replaced)), (new, self.wanted)
+            case Step.UNDO:
+                return (old, self.wanted), (new, 0)
 
     def _balance(self, at: float) -> None:
         for workers, number in self._sides():
