@@ -1,0 +1,120 @@
+"""Writing to disk so that a power cut leaves the old state or the new one, never half of either.
+
+A new file or link is made beside its place, flushed, renamed into it, and its folder is flushed.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from glob import escape
+from pathlib import Path
+from typing import Final
+
+# What a killed writer left; a younger one may belong to a writer at work.
+_LEFT_OVER_SECONDS: Final = 60.0
+
+
+def write_file(target: Path, content: bytes) -> None:
+    """Put a file with this content in the place of another, if there is one.
+
+    Raises:
+        OSError: the disk refuses; what was there is there still.
+    """
+    temporary = _beside(target)
+    try:
+        with temporary.open("xb") as writer:
+            writer.write(content)
+            writer.flush()
+            os.fsync(writer.fileno())
+        give_to_owner(temporary)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(target.parent)
+
+
+def write_link(link: Path, target: Path) -> None:
+    """Let a symbolic link point there, in one step.
+
+    Raises:
+        OSError: the disk refuses; the link points to where it pointed.
+    """
+    temporary = _beside(link)
+    try:
+        temporary.symlink_to(target)
+        give_to_owner(temporary)
+        temporary.replace(link)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(link.parent)
+
+
+def remove_link(link: Path, expected: Path) -> bool:
+    """Remove a symbolic link if it still points there; whether it did.
+
+    Another process may replace it at any time: it is moved aside first and looked at there, and
+    one that turns out to be new is put back, unless there is an even newer one.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    aside = _beside(link)
+    try:
+        if link.readlink() != expected:
+            return False
+        link.rename(aside)
+    except FileNotFoundError:
+        return False
+    same = aside.readlink() == expected
+    if not same:
+        try:
+            os.link(aside, link, follow_symlinks=False)
+        except FileExistsError:
+            pass  # the newest counts
+        except OSError:  # a file system that cannot link to links
+            aside.replace(link)
+    aside.unlink(missing_ok=True)
+    sync_folder(link.parent)
+    return same
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, its parents too, so that a power cut cannot take it away again."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        give_to_owner(path)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put on disk which names a folder holds."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def give_to_owner(path: Path) -> None:
+    """Give what root has made to the owner of its folder: the service does not run as root."""
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        if (owner.st_uid, owner.st_gid) != (0, 0):
+            os.lchown(path, owner.st_uid, owner.st_gid)
+
+
+def _beside(path: Path) -> Path:
+    """A name for a temporary in the same folder; old ones of the same kind are removed."""
+    prefix = f".{path.name}-"
+    for left_over in path.parent.glob(f"{escape(prefix)}*"):
+        try:
+            if time.time() - left_over.lstat().st_mtime > _LEFT_OVER_SECONDS:
+                left_over.unlink()
+        except FileNotFoundError:
+            pass  # another writer was faster
+    return path.with_name(prefix + secrets.token_hex(4))

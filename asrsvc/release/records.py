@@ -1,0 +1,182 @@
+"""What is known of each version: its trial, when it served, why it was refused.
+
+    root/
+      records/<id>.json   what the tool knows: trial, forced; written under the store's lock
+      served/<id>.json    what the master knows: first and last served, refused; needs no lock
+
+Each file has one writer, like each pointer, so neither can undo what the other has written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from asrsvc.errors import StoreError
+from asrsvc.release.files import make_folder, write_file
+
+_LONGEST_REASON: Final = 2000
+"""characters; the whole of it is in the log"""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a version does not serve."""
+
+    when: str
+    """UTC, ISO 8601"""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """All that is known of one version."""
+
+    id: str
+    first_served: str | None = None
+    """UTC, ISO 8601; when a roll to it first succeeded"""
+    last_served: str | None = None
+    """UTC, ISO 8601; when it last became the version that serves"""
+    refused: Refusal | None = None
+    """why the last roll to it failed"""
+    trial: Mapping[str, Any] | None = None
+    """what its trial found: `passed` (bool), `when` (UTC, ISO 8601) and more"""
+    forced: bool = False
+    """whether a worker leaves out the comparison of text and speed"""
+
+    @property
+    def vouched(self) -> bool:
+        """Whether it has served well or passed its trial."""
+        return self.last_served is not None or self._passed
+
+    @property
+    def proven(self) -> str:
+        """When it last served or passed its trial (UTC, ISO 8601); empty: neither."""
+        tried = str(self.trial.get("when", "")) if self.trial is not None and self._passed else ""
+        return max(self.last_served or "", tried)
+
+    @property
+    def fallen(self) -> bool:
+        """Whether it was refused after it had last proved itself."""
+        return self.refused is not None and self.refused.when >= self.proven
+
+    @property
+    def _passed(self) -> bool:
+        return self.trial is not None and self.trial.get("passed") is True
+
+
+class Records:
+    """The records below one root folder. Reading creates nothing."""
+
+    def __init__(self, root: Path) -> None:
+        self._tool = root / "records"
+        self._master = root / "served"
+
+    def read(self, version_id: str) -> Record:
+        """What is known of a version; an empty record if nothing is.
+
+        Raises:
+            StoreError: a file cannot be read, or is not a record.
+        """
+        return _record(
+            version_id,
+            _load(_place(self._tool, version_id)),
+            _load(_place(self._master, version_id)),
+        )
+
+    def note_served(self, version_id: str) -> None:
+        """Say that a roll to this version has succeeded; for the master."""
+        path = _place(self._master, version_id)
+        known = _load(path)
+        now = _now()
+        _save(path, {**known, "first_served": known.get("first_served") or now, "last_served": now})
+
+    def note_refused(self, version_id: str, reason: str) -> None:
+        """Say that a roll to this version has failed; for the master.
+
+        Args:
+            version_id: which version.
+            reason: the worker's own error.
+        """
+        path = _place(self._master, version_id)
+        refused = {"when": _now(), "reason": reason[:_LONGEST_REASON]}
+        _save(path, {**_load(path), "refused": refused})
+
+    def note_trial(self, version_id: str, trial: Mapping[str, Any]) -> None:
+        """Keep what a trial found; for the holder of the store's lock.
+
+        Args:
+            version_id: which version.
+            trial: `passed` (bool) and what else is to be known, as JSON can say it.
+        """
+        path = _place(self._tool, version_id)
+        _save(path, {**_load(path), "trial": {"when": _now(), **trial}})
+
+    def note_forced(self, version_id: str, *, forced: bool) -> None:
+        """Say whether the comparison of text and speed is left out; for the holder of the lock."""
+        path = _place(self._tool, version_id)
+        known = _load(path)
+        if bool(known.get("forced")) != forced:
+            _save(path, {**known, "forced": forced})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _place(folder: Path, version_id: str) -> Path:
+    if not version_id or version_id.startswith(".") or "/" in version_id or "\0" in version_id:
+        raise StoreError(f"{version_id!r} is no version id")
+    return folder / f"{version_id}.json"
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, str(error)) from error
+    if not isinstance(found, dict):
+        raise _damaged(path, "it must hold one object")
+    kinds = {
+        "first_served": str,
+        "last_served": str,
+        "refused": dict,
+        "trial": dict,
+        "forced": bool,
+    }
+    for key, kind in kinds.items():
+        if found.get(key) is not None and not isinstance(found[key], kind):
+            raise _damaged(path, f"{key} must be a {kind.__name__}")
+    return found
+
+
+def _damaged(path: Path, why: str) -> StoreError:
+    return StoreError(f"{path} is not a record ({why}): mend or remove it")
+
+
+def _save(path: Path, content: Mapping[str, Any]) -> None:
+    try:
+        make_folder(path.parent)
+        write_file(path, json.dumps(content, ensure_ascii=False, indent=2).encode() + b"\n")
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _record(version_id: str, tool: Mapping[str, Any], master: Mapping[str, Any]) -> Record:
+    refused = master.get("refused")
+    return Record(
+        id=version_id,
+        first_served=master.get("first_served"),
+        last_served=master.get("last_served"),
+        refused=Refusal(str(refused.get("when", "")), str(refused.get("reason", ""))) if refused else None,
+        trial=tool.get("trial"),
+        forced=tool.get("forced") is True,
+    )

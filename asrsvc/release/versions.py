@@ -1,0 +1,262 @@
+"""Model versions on disk: whole or not there, and never changed.
+
+    root/
+      versions/<id>/    the files of a version and manifest.json; read-only once named
+      staging/          copies under way; nothing here is ever served
+      lock              flock: one change at a time
+
+A version gets its name by a rename when all of its bytes are on disk, so a reader needs no lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, Final, TypedDict
+
+from asrsvc.errors import StoreError
+from asrsvc.release.files import give_to_owner, make_folder, sync_folder
+
+MODEL_FILE: Final = "model_quant.onnx"
+REQUIRED_FILES: Final = (MODEL_FILE, "am.mvn", "config.yaml", "tokens.json")
+"""beside exactly one file *.bpe.model"""
+_COMPANIONS: Final = ("MODEL_CARD.md", "LICENSE")
+_MANIFEST: Final = "manifest.json"
+_BLOCK_BYTES: Final = 1 << 20
+_LOCK_POLL_SECONDS: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One model version in the store."""
+
+    id: str
+    """its name and the first 8 hex digits of the SHA-256 of its model_quant.onnx"""
+    path: Path
+    """the folder with its files"""
+
+
+class _Record(TypedDict):
+    """What the manifest says of one file."""
+
+    size: int
+    """bytes"""
+    sha256: str
+    """hex digits"""
+
+
+class Versions:
+    """The versions under one root folder.
+
+    Reading creates nothing and takes no lock. One instance belongs to one thread.
+    """
+
+    def __init__(self, root: Path, *, lock_timeout: float = 60.0) -> None:
+        self.root = root
+        self._versions = root / "versions"
+        self._staging = root / "staging"
+        self._lock_timeout = lock_timeout
+        self._lock_depth = 0
+
+    def versions(self) -> list[Version]:
+        """Every version, ordered by id."""
+        try:
+            folders = [path for path in self._versions.iterdir() if path.is_dir()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreError(f"{self._versions} cannot be read: {error.strerror}") from error
+        return [Version(path.name, path) for path in sorted(folders)]
+
+    def version(self, version_id: str) -> Version:
+        """The version of this id.
+
+        Raises:
+            StoreError: there is none, or it is not whole.
+        """
+        version = Version(version_id, self._versions / version_id)
+        if version.path.parent != self._versions or not version_id.strip("."):
+            raise StoreError(f"{version_id!r} is no version id")
+        if not version.path.is_dir():
+            raise StoreError(f"{version.path} is not there")
+        check_files(version.path)
+        return version
+
+    def add_folder(self, source: Path, name: str) -> Version:
+        """Copy a folder of model files into the store; the same files again change nothing.
+
+        Args:
+            source: the folder with the published file layout.
+            name: what the id starts with; letters, digits, dot, dash, underscore.
+
+        Raises:
+            StoreError: a file is missing, the disk refuses, or the id is taken by other files.
+        """
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+            raise StoreError(f"{name!r} cannot name a version: letters, digits and . - _ can")
+        names = [*check_files(source), *(n for n in _COMPANIONS if (source / n).is_file())]
+        try:
+            with self.lock():
+                return self._add(source, name, names)
+        except OSError as error:
+            raise StoreError(f"{source} cannot be copied to {self.root}: {error}") from error
+
+    @contextmanager
+    def lock(self, timeout: float | None = None) -> Iterator[None]:
+        """Hold the right to change the store; may be taken again by who holds it.
+
+        Args:
+            timeout: seconds to wait for another holder.
+
+        Raises:
+            StoreError: somebody else held it all the time.
+        """
+        if self._lock_depth:
+            self._lock_depth += 1
+            try:
+                yield
+            finally:
+                self._lock_depth -= 1
+            return
+        path = self.root / "lock"
+        try:
+            make_folder(self.root)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            give_to_owner(path)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be opened: {error.strerror}") from error
+        try:
+            _flock(descriptor, path, self._lock_timeout if timeout is None else timeout)
+            _sign(descriptor)
+            self._lock_depth = 1
+            try:
+                yield
+            finally:
+                self._lock_depth = 0
+        finally:
+            os.close(descriptor)  # releases the lock
+
+    def _add(self, source: Path, name: str, names: list[str]) -> Version:
+        shutil.rmtree(self._staging, ignore_errors=True)  # only the holder of the lock writes there
+        make_folder(self._versions)
+        staged = self._staging / secrets.token_hex(8)
+        make_folder(staged)
+        try:
+            files = {file: _copy(source / file, staged / file) for file in names}
+            version_id = f"{name}-{files[MODEL_FILE]['sha256'][:8]}"
+            version = Version(version_id, self._versions / version_id)
+            if os.path.lexists(version.path):
+                _check_same(version, files)
+                return version
+            manifest = {
+                "id": version_id,
+                "source": str(source.resolve()),
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "files": files,
+            }
+            _write(staged / _MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
+            sync_folder(staged)
+            staged.rename(version.path)
+            sync_folder(self._versions)
+        finally:
+            shutil.rmtree(self._staging, ignore_errors=True)
+        return version
+
+
+def check_files(folder: Path) -> list[str]:
+    """Names of the files that make a version.
+
+    Raises:
+        StoreError: one is missing or cannot be looked at.
+    """
+    try:
+        return _names(folder)
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be read: {error.strerror}") from error
+
+
+def _names(folder: Path) -> list[str]:
+    for name in REQUIRED_FILES:
+        if not (folder / name).is_file():
+            raise StoreError(f"{folder / name} is missing")
+    vocabularies = sorted(path.name for path in folder.glob("*.bpe.model") if path.is_file())
+    if not vocabularies:
+        raise StoreError(f"{folder / '*.bpe.model'} is missing")
+    if len(vocabularies) > 1:
+        raise StoreError(f"{folder} must hold one *.bpe.model; it holds {', '.join(vocabularies)}")
+    return [*REQUIRED_FILES, vocabularies[0]]
+
+
+def _check_same(version: Version, files: dict[str, _Record]) -> None:
+    """Whether a version already stored has these files."""
+    manifest = version.path / _MANIFEST
+    try:
+        stored = json.loads(manifest.read_bytes())["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{manifest} cannot be read: {error}") from error
+    if stored != files:
+        raise StoreError(f"{version.path} holds other files of that name: choose another name")
+    check_files(version.path)
+
+
+def _copy(source: Path, target: Path) -> _Record:
+    """Copy a file to disk, read-only; its size in bytes and its SHA-256."""
+    digest = hashlib.sha256()
+    size = 0
+    with source.open("rb") as reader, target.open("xb") as writer:
+        while block := reader.read(_BLOCK_BYTES):
+            digest.update(block)
+            size += len(block)
+            writer.write(block)
+        _finish(writer)
+    return {"size": size, "sha256": digest.hexdigest()}
+
+
+def _write(target: Path, content: bytes) -> None:
+    with target.open("xb") as writer:
+        writer.write(content)
+        _finish(writer)
+
+
+def _finish(writer: BinaryIO) -> None:
+    """Make an open file read-only and put its bytes on disk."""
+    writer.flush()
+    os.fchmod(writer.fileno(), 0o444)  # workers map it: it must never be written again
+    os.fsync(writer.fileno())
+
+
+def _sign(descriptor: int) -> None:
+    """Say in the lock who holds it."""
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except OSError:
+        pass  # a full disk; the lock is held all the same
+
+
+def _flock(descriptor: int, path: Path, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise StoreError(f"{path} cannot be locked: {error.strerror}") from error
+        else:
+            return
+        if time.monotonic() >= deadline:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            raise StoreError(f"{path} is held by process {holder}; waited {timeout:g} s for it")
+        time.sleep(_LOCK_POLL_SECONDS)
