@@ -137,3 +137,70 @@ class StartError(AsrError):
 
     default_code = "start_error"
     exit_code = 2
+
+
+# What an operator's command ends with.
+
+
+class StatusError(AsrError):
+    """The status file is missing, damaged or cannot be written; the message names it."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    default_code = "status_error"
+    exit_code = 10
+
+
+class NotRunning(AsrError):
+    """No service is running, or it ended while it was waited for."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    default_code = "not_running"
+    exit_code = 10
+
+
+class ReloadRefused(AsrError):
+    """The master did not begin a roll: a setting or a pointer is wrong."""
+
+    status = HTTPStatus.CONFLICT
+    default_code = "reload_refused"
+    exit_code = 11
+
+
+class RollFailed(AsrError):
+    """The new version did not do; its workers have been replaced by the old one."""
+
+    status = HTTPStatus.CONFLICT
+    default_code = "roll_failed"
+    exit_code = 12
+
+
+class RollAborted(AsrError):
+    """Somebody has called the roll off."""
+
+    status = HTTPStatus.CONFLICT
+    default_code = "roll_aborted"
+    exit_code = 13
+
+
+class WaitTimeout(AsrError):
+    """The time to wait is over; what was waited for goes on."""
+
+    status = HTTPStatus.GATEWAY_TIMEOUT
+    default_code = "wait_timeout"
+    exit_code = 14
+
+
+class AbortTooLate(AsrError):
+    """The roll has succeeded, or has nothing that could be undone."""
+
+    status = HTTPStatus.CONFLICT
+    default_code = "abort_too_late"
+    exit_code = 15
+
+
+class NotPermitted(AsrError):
+    """This user may not do that; the message says who may."""
+
+    status = HTTPStatus.FORBIDDEN
+    default_code = "not_permitted"
+    exit_code = 77  # EX_NOPERM of sysexits.h

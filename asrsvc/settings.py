@@ -286,10 +286,7 @@ def load(overrides: Mapping[str, str] | None = None, environ: Mapping[str, str] 
         unknown = sorted(set(layer) - known) if where != "environment" else []
         if unknown:
             raise SettingError(f"{unknown[0]} ({where}) is not a setting; see bin/serve --check")
-    places = {
-        "state": str(_state_folder(environ)),
-        "tmp": environ.get("TMPDIR") or "/tmp",  # noqa: S108 - files there have no name
-    }
+    places = _places(environ)
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
     for attribute, setting in declared():
@@ -297,10 +294,7 @@ def load(overrides: Mapping[str, str] | None = None, environ: Mapping[str, str] 
             ((w, layer[setting.name]) for w, layer in layers if setting.name in layer),
             ("default", setting.default.format_map(places)),
         )
-        try:
-            values[attribute] = setting.parse(text)
-        except ValueError as error:
-            raise SettingError(f"{setting.name}={text!r} ({where}) is wrong: {error} is right") from None
+        values[attribute] = _parse(setting, text, where)
         origin[setting.name] = where
     return Settings(**values, origin=MappingProxyType(origin))
 
@@ -315,6 +309,48 @@ def environment(overrides: Mapping[str, str]) -> dict[str, str]:
     if environ.get(CONFIG_VARIABLE):
         environ[CONFIG_VARIABLE] = str(Path(environ[CONFIG_VARIABLE]).absolute())
     return environ
+
+
+def value(name: str, environ: Mapping[str, str] | None = None) -> Any:
+    """One setting alone, whatever is wrong with the others; the file is read only if need be.
+
+    Args:
+        name: as `ASR_STORE`.
+        environ: the environment; the process's own by default.
+
+    Raises:
+        SettingError: the value is wrong, or the file cannot be read.
+    """
+    environ = os.environ if environ is None else environ
+    setting = next(setting for _, setting in declared() if setting.name == name)
+    config = environ.get(CONFIG_VARIABLE)
+    if environ.get(name):
+        return _parse(setting, environ[name], "environment")
+    in_file = _read_file(Path(config)) if config else {}
+    if name in in_file:
+        return _parse(setting, in_file[name], f"file {config}")
+    return _parse(setting, setting.default.format_map(_places(environ)), "default")
+
+
+def _places(environ: Mapping[str, str]) -> dict[str, str]:
+    """What stands in braces in a default."""
+    return {
+        "state": str(_state_folder(environ)),
+        "tmp": environ.get("TMPDIR") or "/tmp",  # noqa: S108 - files there have no name
+    }
+
+
+def _parse(setting: Setting, text: str, where: str) -> Any:
+    try:
+        return setting.parse(text)
+    except ValueError as error:
+        raise SettingError(f"{setting.name}={text!r} ({where}) is wrong: {error} is right") from None
+
+
+def systemd_environment() -> dict[str, str]:
+    """What systemd says of the socket for notifications and of its watchdog; sd_notify(3)."""
+    names = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def _read_file(path: Path) -> dict[str, str]:
