@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Final, Literal, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from asrsvc.errors import StatusError
 
@@ -198,7 +198,7 @@ def _to_json(value: Any) -> Any:
 
 def _from_json(kind: Any, value: Any, where: str) -> Any:
     """A value of this type; ValueError names the place and what would be right."""
-    if isinstance(kind, UnionType):
+    if get_origin(kind) in {UnionType, Union}:  # `str | None`, `Literal[…] | None`
         (other,) = (k for k in get_args(kind) if k is not NoneType)
         return None if value is None else _from_json(other, value, where)
     if get_origin(kind) is Literal:
