@@ -84,7 +84,7 @@ class FunasrOnnx:
 
     def __init__(self, folder: Path, wav: Path, threads: int) -> None:
         # Here, for no process shall have more in its memory than what it runs.
-        from funasr_onnx import SenseVoiceSmall  # noqa: PLC0415
+        from funasr_onnx import SenseVoiceSmall
 
         model: Any = SenseVoiceSmall(str(folder), quantize=True, intra_op_num_threads=threads)
         model.frontend.opts.frame_opts.dither = 0.0
@@ -121,7 +121,7 @@ class Asrsvc:
     """The service's own way of a request, without HTTP and without other requests."""
 
     def __init__(self, folder: Path, wav: Path, threads: int) -> None:
-        from asrsvc.speech import batch, decode, ffmpeg, model, segment, transcribe  # noqa: PLC0415
+        from asrsvc.speech import batch, decode, ffmpeg, model, segment, transcribe
 
         self._model = model.Model.load(folder, version="full-size", threads=threads)
         self._options = transcribe.Options(language="auto", use_itn=True)
@@ -308,7 +308,7 @@ def _anonymous_bytes() -> int:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Runs the whole benchmark; what `--json` writes."""
-    from benchmarks.full_size import make_full_size  # noqa: PLC0415 - as in the contenders
+    from benchmarks.full_size import make_full_size
 
     deadline = time.monotonic() + options.limit
     folder = make_full_size()

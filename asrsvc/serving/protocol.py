@@ -10,13 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import uuid
+from http import HTTPStatus
 from typing import Any, Final, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+log = logging.getLogger(__name__)
 
 LINGER_SECONDS: Final = 30.0
 LINGER_BYTES: Final = 2**30
+HEAD_SECONDS: Final = 30.0
+HEAD_BYTES: Final = 2**16
+"""of a request's head, at most, and of the trailers of a chunked body: the parser itself has no limit"""
 
 
 class _LingeringTransport:
@@ -37,26 +45,53 @@ class _LingeringTransport:
 
 
 class LingeringProtocol(HttpToolsProtocol):
-    """One connection; subclasses uvicorn 0.54's protocol at `connection_made` and `data_received`."""
+    """One connection with one request; subclasses uvicorn 0.54's protocol and its parser's callbacks.
+
+    Every answer closes the connection, so what follows the first request (a pipelined second one, or
+    garbage) is thrown away: its sender learns from `Connection: close` that nobody has read it.
+    """
 
     lingering = False
     _wire: asyncio.Transport
     _discarded = 0
+    _overhead = 0  # bytes since the last that belonged to a whole head or to the body
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a connection (asyncio.Protocol)."""
         self._wire = cast("asyncio.Transport", transport)
         super().connection_made(cast("asyncio.Transport", _LingeringTransport(self._wire, self)))
+        self._deadline = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
 
     def data_received(self, data: bytes) -> None:
-        """Parse, or throw away what comes after the answer (asyncio.Protocol)."""
-        if not self.lingering:
-            super().data_received(data)
+        """Parse, or throw away what comes after the request or its answer (asyncio.Protocol)."""
+        if self.lingering or self._request_is_whole():
+            self._discarded += len(data)
+            if self._discarded > LINGER_BYTES:
+                self._wire.abort()
             return
-        self._discarded += len(data)
-        if self._discarded > LINGER_BYTES:
-            self._wire.close()
+        self._overhead += len(data)
+        self._parse(data)
+        if self._overhead > HEAD_BYTES and not self.lingering and not self._request_is_whole():
+            self._refuse(431, f"the request's header is over {HEAD_BYTES} bytes", "header_too_large")
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # Java's HTTP client and `curl --http2` offer HTTP/2 so; a server may ignore it (RFC 9110
+            # §7.8). The parser stops here all the same: another one, which does not hear of it, goes on.
+            framing = b"".join(
+                b"%s: %s\r\n" % header
+                for header in self.cycle.scope["headers"]
+                if header[0] in (b"content-length", b"transfer-encoding")
+            )
+            self.cycle.more_body = True
+            self.cycle.message_event.clear()
+            self.parser = httptools.HttpRequestParser(self)
+            self._parse(b"POST / HTTP/1.1\r\n" + framing + b"\r\n" + data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("this is no HTTP request that can be read")
 
     def eof_received(self) -> None:
         """The client has sent all that it will (asyncio.Protocol)."""
@@ -69,26 +104,74 @@ class LingeringProtocol(HttpToolsProtocol):
             self._deadline.cancel()
         super().connection_lost(exc)
 
+    def on_headers_complete(self) -> None:
+        """The head of a request is whole (httptools)."""
+        self._overhead = 0
+        if self._current is not None:
+            if self._request_is_whole():  # a pipelined request
+                self._discarded += 1
+            return
+        super().on_headers_complete()
+        if self._deadline is not None and not self.lingering:
+            self._deadline.cancel()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body (httptools)."""
+        if self.cycle.more_body:
+            self._overhead = 0
+            super().on_body(body)
+
+    @property
+    def _current(self) -> RequestResponseCycle | None:
+        """The request that is being answered; uvicorn's own type leaves out that there may be none."""
+        return self.cycle
+
+    def _request_is_whole(self) -> bool:
+        return self._current is not None and not self._current.more_body
+
     def close_gently(self) -> None:
-        """Close at once if the request has been read whole, else linger."""
+        """Close at once if nothing of the client's is unread, else linger."""
         if self.lingering:
             return
-        unread = self.cycle is None or self.cycle.more_body
+        silent = self._current is None and not self._overhead
+        unread = not silent and (not self._request_is_whole() or self._discarded > 0)
         if not unread or self._wire.is_closing():
             self._wire.close()
             return
         self.lingering = True
         self._wire.write_eof()
         self._wire.resume_reading()
+        if self._deadline is not None:
+            self._deadline.cancel()
         self._deadline = self.loop.call_later(LINGER_SECONDS, self._wire.abort)
 
     def send_400_response(self, msg: str) -> None:
         """Answer a request that is no HTTP, in the shape of all errors."""
-        error = {"message": msg, "type": "invalid_request_error", "param": None, "code": "http_malformed"}
+        if self._request_is_whole():  # the garbage stands behind it: its answer is still to come
+            self._discarded += 1
+            return
+        self._refuse(400, msg, "http_malformed")
+
+    def _head_is_late(self) -> None:
+        if self._overhead:
+            self._refuse(
+                408, f"the request's header did not arrive within {HEAD_SECONDS:g} s", "header_timeout"
+            )
+        else:
+            self._wire.close()
+
+    def _refuse(self, status: int, message: str, code: str) -> None:
+        """Answer in the place of the application, which may be waiting for the body."""
+        request_id = uuid.uuid4().hex
+        log.info("refused: %s", message, extra={"request_id": request_id, "status": status, "error": code})
+        error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
         body = json.dumps({"error": error}).encode()
         head = (
-            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\nx-request-id: {uuid.uuid4().hex}\r\n\r\n"
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\nx-request-id: {request_id}\r\n\r\n"
         )
         self._wire.write(head.encode() + body)
+        if self._current is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         self.close_gently()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Worker(UvicornWorker):
+class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no types
     """One uvicorn worker with one model."""
 
     CONFIG_KWARGS: dict[str, Any] = {  # noqa: RUF012 - the name and type are uvicorn-worker's

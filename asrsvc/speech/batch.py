@@ -58,6 +58,7 @@ class Batcher:
         self._engine = engine
         self._batch_size = batch_size
         self._queue: queue.Queue[_Job | None] = queue.Queue(queue_limit)
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="asr-engine", daemon=True)
         self._thread.start()
 
@@ -78,22 +79,42 @@ class Batcher:
         deadline = time.monotonic() + timeout
         try:
             self._queue.put(job, timeout=timeout)
+            if self._ended.is_set():
+                self._refuse_rest()
             return job.future.result(timeout=max(0.0, deadline - time.monotonic()))
         except (queue.Full, TimeoutError):
             job.future.cancel()
             raise NotReady(f"the engine was not free for {timeout:g} s", code="queue_timeout") from None
 
     def close(self, timeout: float) -> None:
-        """Finish what waits and end the thread; spans put in later are not run.
+        """Finish what waits and end the thread; spans put in later are refused.
 
         Args:
             timeout: seconds to wait for it, at most.
         """
+        if self._ended.is_set():
+            return
+        deadline = time.monotonic() + timeout
         with contextlib.suppress(queue.Full):  # the thread is a daemon: it does not hold up the exit
             self._queue.put(None, timeout=timeout)
-            self._thread.join(timeout)
+            self._thread.join(max(0.0, deadline - time.monotonic()))
 
     def _loop(self) -> None:
+        try:
+            self._serve()
+        finally:
+            # Whoever puts a span in after this sees that the thread has ended.
+            self._ended.set()
+            self._refuse_rest()
+
+    def _refuse_rest(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                job = self._queue.get_nowait()
+                if job is not None and job.future.set_running_or_notify_cancel():
+                    job.future.set_exception(NotReady("the engine's line is closed"))
+
+    def _serve(self) -> None:
         held: _Job | None = None
         closing = False
         while not closing or held:
@@ -118,38 +139,33 @@ class Batcher:
 
     def _run(self, batch: list[_Job]) -> None:
         live = [job for job in batch if job.future.set_running_or_notify_cancel()]
-        if not live:
-            return
+        if live:
+            self._answer(live)
+
+    def _answer(self, jobs: list[_Job]) -> None:
         started = time.monotonic()
         try:
             results = self._engine.run(
-                [job.features for job in live],
-                [job.language for job in live],
-                [job.use_itn for job in live],
+                [job.features for job in jobs],
+                [job.language for job in jobs],
+                [job.use_itn for job in jobs],
             )
+            if len(results) != len(jobs):
+                raise InferenceFailed(f"the engine gave {len(results)} results for {len(jobs)} spans")
         except Exception as error:  # the thread must outlive whatever a span does to the engine
+            if len(jobs) > 1:
+                # One bad span must not fail its neighbours: each is run again, alone.
+                for job in jobs:
+                    self._answer([job])
+                return
             if not isinstance(error, AsrError):
                 log.exception("the engine failed unexpectedly")
                 error = InferenceFailed(f"the engine failed: {type(error).__name__}")
-            if len(live) == 1:
-                live[0].future.set_exception(error)
-            else:
-                for job in live:
-                    self._run_alone(job)
+            jobs[0].future.set_exception(error)
             return
         seconds = time.monotonic() - started
-        for job, logits in zip(live, results, strict=True):
+        for job, logits in zip(jobs, results, strict=True):
             job.future.set_result(Inference(logits, seconds))
-
-    def _run_alone(self, job: _Job) -> None:
-        """Run a span of a failed batch again: one bad span must not fail its neighbours."""
-        started = time.monotonic()
-        try:
-            (logits,) = self._engine.run([job.features], [job.language], [job.use_itn])
-        except Exception as error:  # noqa: BLE001 - as in _run
-            job.future.set_exception(error)
-        else:
-            job.future.set_result(Inference(logits, time.monotonic() - started))
 
 
 def _similar(one: FloatArray, other: FloatArray) -> bool:

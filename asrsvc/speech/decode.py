@@ -7,6 +7,7 @@ of about ten seconds pass through.
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import soxr
 
 from asrsvc.errors import BadAudio, TooLarge
 from asrsvc.speech.ffmpeg import HelperPool
-from asrsvc.speech.types import SAMPLE_RATE, FloatArray
+from asrsvc.speech.types import MAX_PEAK, SAMPLE_RATE, FloatArray
 
 MIN_RATE: Final = 2_000
 MAX_RATE: Final = 384_000
@@ -33,11 +34,8 @@ _BLOCK_VALUES: Final = 2**20  # float32 values of a block over all channels: 4 M
 # CPU seconds that FFmpeg may take for a file: it decodes audio a hundred times faster than it plays.
 _CPU_SECONDS_BASE: Final = 30.0
 _CPU_SECONDS_PER_SECOND: Final = 0.05
-_SNDFILE_FORMATS: Final = frozenset(
-    {"WAV", "WAVEX", "RF64", "W64", "AIFF", "FLAC", "OGG", "MP3", "CAF", "AU"}
-)
-# A length in the header that is missed by so much says that the file was cut off. MP3 needs the
-# tolerance: its length may be an estimate.
+_SNDFILE_FORMATS: Final = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "FLAC", "OGG", "CAF", "AU"})
+# A length in the header that is missed by so much says that the file was cut off.
 _MISSING_SECONDS_ALLOWED: Final = 0.25
 _MISSING_SHARE_ALLOWED: Final = 0.01
 # What programs that write to a pipe put where the length of the sound should stand
@@ -118,6 +116,9 @@ class Recording:
 
     def _mono_blocks(self) -> Iterator[tuple[int, FloatArray]]:
         """Mono blocks at the file's own sample rate, each with that rate in Hz."""
+        if _is_mp3(self._descriptor):
+            yield from self._by_ffmpeg()
+            return
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         try:
             file = soundfile.SoundFile(self._descriptor, closefd=False)
@@ -125,8 +126,8 @@ class Recording:
             yield from self._by_ffmpeg()
             return
         with file:
-            known = file.format in _SNDFILE_FORMATS
-            if known and not (file.format == "MP3" and not _mp3_declares_length(self._descriptor)):
+            # With no samples by its header, it may have been written to a pipe: FFmpeg looks further.
+            if file.format in _SNDFILE_FORMATS and file.frames > 0:
                 yield from self._by_sndfile(file)
                 return
         yield from self._by_ffmpeg()
@@ -137,8 +138,6 @@ class Recording:
             self._descriptor, max_rate=MAX_RATE, max_channels=MAX_CHANNELS, cpu_seconds=cpu
         ):
             _check_format(rate, 1)
-            if not np.isfinite(block).all():
-                raise _not_finite()
             yield rate, block
 
     def _by_sndfile(self, file: soundfile.SoundFile) -> Iterator[tuple[int, FloatArray]]:
@@ -154,13 +153,13 @@ class Recording:
         try:
             while len(frames := file.read(size, dtype="float32", always_2d=True)):
                 decoded += len(frames)
-                if not np.isfinite(frames).all():
-                    raise _not_finite()
+                _check_peak(frames)
                 block: FloatArray = np.clip(frames, -1, 1).mean(axis=1, dtype=np.float32)
                 yield rate, block
         except soundfile.LibsndfileError as error:
             raise BadAudio(
-                f"file is damaged {decoded / rate:.2f} s from its start ({error.error_string})",
+                f"file is damaged or cut off, {decoded / rate:.0f} s or more from its start"
+                f" ({error.error_string})",
                 param="file",
             ) from None
         missing = (declared - decoded) / rate if known_length else 0.0
@@ -183,8 +182,13 @@ def _check_format(rate: int, channels: int) -> None:
         )
 
 
-def _not_finite() -> BadAudio:
-    return BadAudio("file holds samples that are not finite (NaN or infinity)", param="file")
+def _check_peak(frames: FloatArray) -> None:
+    peak = max(float(frames.max()), -float(frames.min()))  # NaN if one is in them
+    if peak <= MAX_PEAK:
+        return
+    if math.isfinite(peak):
+        raise BadAudio(f"file holds samples up to {peak:g}; between -1 and 1 is right", param="file")
+    raise BadAudio("file holds samples that are not finite (NaN or infinity)", param="file")
 
 
 def _cut_off(declared: str, held: str) -> BadAudio:
@@ -225,17 +229,11 @@ def _check_chunks(descriptor: int) -> None:
         position += 8 + length + length % 2
 
 
-def _mp3_declares_length(descriptor: int) -> bool:
-    """Whether an MP3 file begins with a Xing, Info or VBRI header.
+def _is_mp3(descriptor: int) -> bool:
+    """Whether a file begins as MP3 does: with an ID3 tag or the 11 bits that begin a frame.
 
-    Without one libsndfile guesses the length from the bit rate of the first frame and stops there,
-    so that it loses the end of a file with a variable bit rate.
+    libsndfile's MP3 decoder writes to standard error what it thinks of a damaged file, and loses the
+    end of one with a variable bit rate and without a Xing header.
     """
-    head = os.pread(descriptor, 10, 0)
-    start = 0
-    if head[:3] == b"ID3":  # ID3v2: the length is in four bytes of seven bits (id3.org, 2.4 §3.1)
-        start = 10 + sum(
-            (byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True)
-        )
-    frame = os.pread(descriptor, 4096, start)
-    return any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))
+    head = os.pread(descriptor, 3, 0)
+    return head == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")

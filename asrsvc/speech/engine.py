@@ -29,6 +29,7 @@ _INPUTS: Final = {
     "language": "tensor(int32)",
     "textnorm": "tensor(int32)",
 }
+_OUTPUTS: Final = ("ctc_logits", "encoder_out_lens")
 
 
 class Engine:
@@ -95,14 +96,17 @@ class Engine:
             "textnorm": np.array([ITN_QUERIES[wanted] for wanted in use_itn], dtype=np.int32),
         }
         try:
-            logits, out_lengths = self._session.run(["ctc_logits", "encoder_out_lens"], feed)
+            logits, out_lengths = self._session.run(_OUTPUTS, feed)
         except Exception as error:  # as in load
             raise InferenceFailed(f"the engine failed: {_first_line(error)}") from error
-        if len(logits) != len(batch) or (out_lengths != lengths + QUERY_FRAMES).any():
+        wanted = lengths + QUERY_FRAMES
+        shape = (len(batch), int(wanted.max()), self.vocabulary_size)
+        if logits.shape != shape or not np.array_equal(out_lengths, wanted):
             raise InferenceFailed(
-                f"the engine answered {out_lengths.tolist()} frames to {lengths.tolist()} frames of sound"
+                f"the engine answered {lengths.tolist()} frames of sound with logits of shape {logits.shape} "
+                f"and lengths {out_lengths.tolist()}; {shape} and {wanted.tolist()} are right"
             )
-        return [row[:length] for row, length in zip(logits, out_lengths.tolist(), strict=True)]
+        return [row[:length] for row, length in zip(logits, wanted.tolist(), strict=True)]
 
     def warm_up(self) -> None:
         """Run one second of zeros, so that the first request does not pay for first times.
@@ -136,13 +140,16 @@ def _check_graph(session: onnxruntime.InferenceSession, path: Path) -> int:
     (speech,) = (node for node in session.get_inputs() if node.name == "speech")
     if len(speech.shape) != 3 or speech.shape[2] != FEATURE_SIZE:
         raise ModelError(f"{path}: takes features of shape {speech.shape}; [B, T, {FEATURE_SIZE}] is right")
-    outputs = {node.name: node.shape for node in session.get_outputs()}
-    if not {"ctc_logits", "encoder_out_lens"} <= set(outputs):
-        raise ModelError(f"{path}: has the outputs {sorted(outputs)}; ctc_logits is missing")
-    size = outputs["ctc_logits"][-1]
-    if not isinstance(size, int):
-        raise ModelError(f"{path}: ctc_logits has no fixed vocabulary size: {outputs['ctc_logits']}")
-    return size
+    outputs = {node.name: node for node in session.get_outputs()}
+    for name in _OUTPUTS:
+        if name not in outputs:
+            raise ModelError(f"{path}: has the outputs {sorted(outputs)}; {name} is missing")
+    logits = outputs["ctc_logits"]
+    if logits.type != "tensor(float)":
+        raise ModelError(f"{path}: gives ctc_logits as {logits.type}; tensor(float) is right")
+    if len(logits.shape) != 3 or not isinstance(logits.shape[2], int):
+        raise ModelError(f"{path}: gives ctc_logits of shape {logits.shape}; [B, T, a fixed size] is right")
+    return logits.shape[2]
 
 
 def _first_line(error: Exception) -> str:

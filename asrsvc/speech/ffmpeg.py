@@ -26,6 +26,7 @@ MESSAGE: Final = struct.Struct("!cI")
 """head of a message from a helper: its kind and the length of what follows, in bytes"""
 
 _IDLE_KEPT: Final = 2
+_GRACE: Final = 5.0  # seconds in which a process that has closed its socket, or seen it close, ends
 _MAX_MESSAGE: Final = 64 * 2**20
 
 
@@ -83,27 +84,22 @@ class Helper:
             view = view[count:]
         return bytes(buffer)
 
-    def end(self) -> str:
-        """End the process and say how it had ended, if it had ended by itself."""
+    def end(self, grace: float = 0.0) -> str:
+        """Close the socket, let the process end by itself for so many seconds, then kill it.
+
+        Returns:
+            how it ended, for a log.
+        """
         self._socket.close()
-        code = self._process.poll()
-        if code is None:
-            # A helper between two files leaves by itself; one at work may hang.
+        try:
+            code = self._process.wait(grace)
+        except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait(timeout=10)
+            self._process.wait(10)
             return "it hung"
         if code < 0:
             return f"it died of {signal.Signals(-code).name}"
         return f"it exited with {code}"
-
-    def leave(self) -> None:
-        """Let an idle process go."""
-        self._socket.close()
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(timeout=10)
 
 
 class HelperPool:
@@ -130,7 +126,7 @@ class HelperPool:
         with self._lock:
             idle, self._idle = self._idle, []
         for helper in idle:
-            helper.leave()
+            helper.end(_GRACE)
 
     def pids(self) -> list[int]:
         """Process ids of the idle helpers."""
@@ -162,7 +158,8 @@ class HelperPool:
                 if kind in b"EX":
                     done = True
                     if kind == b"X":
-                        raise BadAudio(f"file cannot be decoded: {json.loads(payload)}", param="file")
+                        message, code = json.loads(payload)
+                        raise BadAudio(f"file cannot be decoded: {message}", param="file", code=code)
                     return
                 if kind == b"R":
                     rate = json.loads(payload)
@@ -176,7 +173,7 @@ class HelperPool:
             ) from None
         except (EOFError, BrokenPipeError, ConnectionResetError):
             done = True
-            how = helper.end()
+            how = helper.end(_GRACE)
             log.warning("a decoder process was lost: %s", how)
             raise BadAudio(
                 f"file cannot be decoded: it is damaged, its decoder did not survive it ({how})",
@@ -204,4 +201,4 @@ class HelperPool:
                 self._idle.append(helper)
                 return
         with contextlib.suppress(OSError):
-            helper.leave()
+            helper.end(_GRACE)

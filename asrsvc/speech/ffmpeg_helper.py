@@ -6,7 +6,7 @@ bloats a decoder ends this process and nothing else. It ignores SIGTERM and SIGI
 group may get while its worker still finishes requests, and leaves when the socket closes.
 
 Its messages are `R` the sample rate (JSON), `B` a block of samples (float32), `E` the end and `X` an
-error (JSON); `MESSAGE` is the head of each.
+error (JSON: sentence and code); `MESSAGE` is the head of each.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asrsvc.speech.ffmpeg import MESSAGE
+from asrsvc.speech.types import MAX_PEAK
 
 # Demuxers of files that people record. Playlists and other demuxers that open further files or
 # addresses by name (concat, hls, dash, …) are not among them.
@@ -43,22 +44,41 @@ _MAX_HOLE_SECONDS: Final = 600.0
 # A few damaged packets are lived with, as players do.
 _BAD_PACKETS_ALLOWED: Final = 3
 _BAD_PACKETS_SHARE: Final = 0.01
+# What cannot be taken apart is lived with where it is the end of the file, and no more than this.
+_TAIL_BYTES: Final = 2**16
 # A container that declares its length and holds clearly less has been cut off.
 _MISSING_SECONDS_ALLOWED: Final = 0.5
+_MISSING_SHARE_ALLOWED: Final = 0.01
 _SCALE: Final = {"uint8": 2.0**7, "int16": 2.0**15, "int32": 2.0**31, "int64": 2.0**63}
 
 Samples = NDArray[np.float32]
 
 
 class _Refused(Exception):
-    """The file cannot be decoded; carries the sentence for the answer."""
+    """The file cannot be decoded; carries the sentence and, if it has its own, the code of the answer."""
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def mono(frame: av.AudioFrame) -> Samples:
-    """Down-mix one frame by the mean of its channels; shape (n,), float32, nominally in [-1, 1]."""
+    """Down-mix one frame by the mean of its channels; shape (n,), float32, in [-1, 1].
+
+    Raises:
+        _Refused: a sample is far beyond full scale, or not finite.
+    """
     data: NDArray[Any] = frame.to_ndarray()
     channels = frame.layout.nb_channels
     planes = data if frame.format.is_planar else data.reshape(-1, channels).T
+    if data.dtype.kind == "f":
+        peak = np.abs(data).max(initial=0)
+        if not peak <= MAX_PEAK:
+            raise _Refused(
+                f"its samples reach {peak:g}; between -1 and 1 is right"
+                if np.isfinite(peak)
+                else "it holds samples that are not finite (NaN or infinity)"
+            )
     scale = _SCALE.get(str(data.dtype), 1.0)
     centred = planes.astype(np.float32) - (np.float32(scale) if data.dtype == np.uint8 else 0)
     mixed: Samples = np.clip(centred / np.float32(scale), -1, 1).mean(axis=0, dtype=np.float32)
@@ -74,59 +94,78 @@ def decode(file: io.RawIOBase, max_rate: int, max_channels: int) -> Iterator[int
     options = {"format_whitelist": DEMUXERS, "protocol_whitelist": ""}
     try:
         container = av.open(file, mode="r", options=options, metadata_errors="ignore")
+    except MemoryError:
+        raise
     except (av.error.FFmpegError, UnicodeDecodeError) as error:
         raise _Refused("it is in no audio or video format that is known here, or it is cut off") from error
     with container:
-        if not container.streams.audio:
-            raise _Refused("it holds no audio stream")
-        stream = container.streams.audio[0]
-        stream.codec_context.thread_count = 1
+        stream = _audio_stream(container)
         rate = 0
         position = 0  # samples given out or waiting in `parts`
         parts: list[Samples] = []
         waiting = 0
-        for frame in _frames(container, stream):
+        for frame in _frames(container, stream, file):
             if not rate:
                 rate = frame.sample_rate
-                if not 0 < rate <= max_rate:
-                    raise _Refused(f"its sample rate is {rate} Hz")
                 yield rate
-            if frame.sample_rate != rate:
-                raise _Refused(f"its sample rate changes from {rate} to {frame.sample_rate} Hz")
-            if frame.layout.nb_channels > max_channels:
-                raise _Refused(f"it has {frame.layout.nb_channels} channels")
+            _check_frame(frame, rate, max_rate, max_channels)
             hole = _hole(frame, container.start_time, rate, position)
-            samples = mono(frame)
-            parts += [np.zeros(hole, np.float32), samples] if hole else [samples]
-            waiting += hole + len(samples)
-            position += hole + len(samples)
-            while waiting >= rate * BLOCK_SECONDS:
-                joined = np.concatenate(parts)
-                block, rest = np.split(joined, [rate * BLOCK_SECONDS])
-                parts, waiting = [rest], len(rest)
-                yield block
+            for part in (*_silence(hole, rate), mono(frame)):
+                parts.append(part)
+                waiting += len(part)
+                position += len(part)
+                if waiting >= rate * BLOCK_SECONDS:
+                    yield np.concatenate(parts)
+                    parts, waiting = [], 0
         if waiting:
             yield np.concatenate(parts)
-        _check_whole(container, stream, position / rate if rate else 0.0)
+        if "mp4" in container.format.name or (container.format.name == "mp3" and _has_xing(file)):
+            _check_whole(stream, position / rate if rate else 0.0)
 
 
-def _frames(container: av.container.InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
+def _audio_stream(container: av.container.InputContainer) -> av.AudioStream:
+    if not container.streams.audio:
+        raise _Refused("it holds no audio stream")
+    stream = container.streams.audio[0]
+    if stream.codec_context is None:  # PyAV's types do not say so
+        raise _Refused("no decoder for its sound is known here")
+    stream.codec_context.thread_count = 1
+    return stream
+
+
+def _check_frame(frame: av.AudioFrame, rate: int, max_rate: int, max_channels: int) -> None:
+    if frame.sample_rate != rate:
+        raise _Refused(f"its sample rate changes from {rate} to {frame.sample_rate} Hz")
+    if not 0 < rate <= max_rate:
+        raise _Refused(f"its sample rate is {rate} Hz; the limit is {max_rate} Hz", "sample_rate_unsupported")
+    channels = frame.layout.nb_channels
+    if channels > max_channels:
+        raise _Refused(f"it has {channels} channels; the limit is {max_channels}", "channels_unsupported")
+
+
+def _frames(
+    container: av.container.InputContainer, stream: av.AudioStream, file: io.RawIOBase
+) -> Iterator[av.AudioFrame]:
     packets = bad = 0
     demuxer = container.demux(stream)
     while True:
         try:
             packet = next(demuxer, None)
-        except av.error.FFmpegError:
-            packet = None  # damaged beyond this point; the length check says what is missing
-            bad += 1
+        except MemoryError:
+            raise
+        except av.error.FFmpegError as error:
+            left = -file.tell() + file.seek(0, os.SEEK_END)
+            if left > _TAIL_BYTES:
+                raise _Refused(f"it is damaged: the last {left} bytes cannot be read") from error
+            packet = None
         if packet is None:
             break
         packets += 1
         try:
             yield from packet.decode()
-        except av.error.FFmpegError as error:
-            if isinstance(error, MemoryError):
-                raise
+        except MemoryError:
+            raise
+        except av.error.FFmpegError:
             bad += 1
     if bad > max(_BAD_PACKETS_ALLOWED, packets * _BAD_PACKETS_SHARE):
         raise _Refused(f"it is damaged: {bad} of {packets} packets cannot be decoded")
@@ -141,15 +180,33 @@ def _hole(frame: av.AudioFrame, start_time: int | None, rate: int, position: int
     return round(missing * rate) if _MIN_HOLE_SECONDS < missing <= _MAX_HOLE_SECONDS else 0
 
 
-def _check_whole(
-    container: av.container.InputContainer, stream: av.AudioStream, decoded_seconds: float
-) -> None:
-    # Only the MP4 family writes the length of its streams; elsewhere it is FFmpeg's estimate.
-    if "mp4" not in container.format.name or stream.duration is None or stream.time_base is None:
+def _silence(samples: int, rate: int) -> Iterator[Samples]:
+    """So many samples of silence, a second at a time."""
+    while samples > 0:
+        yield np.zeros(min(samples, rate), np.float32)
+        samples -= rate
+
+
+def _has_xing(file: io.RawIOBase) -> bool:
+    """Whether an MP3 file begins with a Xing, Info or VBRI header, which says how long it is."""
+    file.seek(0)
+    head = file.read(10) or b""
+    start = 0
+    if head[:3] == b"ID3":  # ID3v2: the length is in four bytes of seven bits (id3.org, 2.4 §3.1)
+        start = 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=False))
+    file.seek(start)
+    frame = file.read(4096) or b""
+    return any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))
+
+
+def _check_whole(stream: av.AudioStream, decoded_seconds: float) -> None:
+    """Compare what a file declares with what was there; elsewhere its length is FFmpeg's estimate."""
+    if stream.duration is None or stream.time_base is None:
         return
     declared = float(stream.duration * stream.time_base)
-    if declared - decoded_seconds > max(_MISSING_SECONDS_ALLOWED, 0.01 * declared):
-        raise _Refused(f"it is cut off: it declares {declared:.2f} s and holds {decoded_seconds:.2f} s")
+    if declared - decoded_seconds > max(_MISSING_SECONDS_ALLOWED, _MISSING_SHARE_ALLOWED * declared):
+        message = f"it is cut off: it declares {declared:.2f} s and {decoded_seconds:.2f} s are there"
+        raise _Refused(message, "audio_truncated")
 
 
 def _address_space() -> int:
@@ -160,6 +217,10 @@ def _address_space() -> int:
 def _send(connection: socket.socket, kind: bytes, payload: bytes) -> None:
     connection.sendall(MESSAGE.pack(kind, len(payload)))
     connection.sendall(payload)
+
+
+def _send_error(connection: socket.socket, message: str, code: str | None = None) -> None:
+    _send(connection, b"X", json.dumps([message, code]).encode())
 
 
 def _serve_one(connection: socket.socket, descriptor: int, request: dict[str, Any]) -> None:
@@ -174,11 +235,11 @@ def _serve_one(connection: socket.socket, descriptor: int, request: dict[str, An
                 else:
                     _send(connection, b"B", item.tobytes())
     except _Refused as refusal:
-        _send(connection, b"X", json.dumps(str(refusal)).encode())
+        _send_error(connection, str(refusal), refusal.code)
+    except MemoryError:  # FFmpeg's own is one too
+        _send_error(connection, "its decoder needs more memory than it may have")
     except (av.error.FFmpegError, ValueError, OverflowError) as error:
-        _send(connection, b"X", json.dumps(f"it is damaged ({type(error).__name__})").encode())
-    except MemoryError:
-        _send(connection, b"X", json.dumps("its decoder needs more memory than it may have").encode())
+        _send_error(connection, f"it is damaged ({type(error).__name__})")
     else:
         _send(connection, b"E", b"")
 

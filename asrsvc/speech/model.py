@@ -25,6 +25,8 @@ _FRONTEND: Final = {
     "lfr_m": 7,
     "lfr_n": 6,
 }
+# Beside their own errors the parsers let pass what a text of damaged digits, dates or brackets causes.
+_PARSE_ERRORS: Final = (ValueError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +74,13 @@ def _bpe_model(folder: Path) -> Path:
 def _read_config(path: Path) -> float:
     try:
         config: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, *_PARSE_ERRORS, yaml.YAMLError) as error:
         raise ModelError(f"{path}: cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise ModelError(f"{path}: holds no mapping")
-    frontend = config.get("frontend_conf")
-    frontend = frontend if isinstance(frontend, dict) else {}
+    frontend = config.get("frontend_conf", {})
+    if not isinstance(frontend, dict):
+        raise ModelError(f"{path}: frontend_conf is {type(frontend).__name__}; a mapping is right")
     for name, value in _FRONTEND.items():
         if frontend.get(name, value) != value:
             raise ModelError(f"{path}: frontend_conf.{name} is {frontend[name]!r}; {value!r} is supported")
@@ -90,7 +93,7 @@ def _read_config(path: Path) -> float:
 def _check_tokens(path: Path, expected_size: int) -> None:
     try:
         tokens = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, *_PARSE_ERRORS) as error:
         raise ModelError(f"{path}: cannot be read: {error}") from error
     if not isinstance(tokens, list) or len(tokens) != expected_size:
         size = len(tokens) if isinstance(tokens, list) else "no"

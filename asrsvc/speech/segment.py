@@ -27,7 +27,7 @@ from asrsvc.speech.vad import FRAME, SileroVad
 SHORTEST_SPAN: Final = 1.0
 """seconds; spans can't be limited to less"""
 
-_BATCH: Final = 256 * FRAME  # samples that the detector is given at once: 8.2 s
+_BATCH: Final = 128 * FRAME  # samples that the detector is given at once: 4.1 s
 _ON: Final = 0.5
 _OFF: Final = 0.35
 _FEWEST: Final = 3  # frames; fewer at or above _ON are a click, not speech
@@ -76,7 +76,7 @@ class Segmenter:
         """Speech of one recording: in order, without overlap, no span longer than `max_span_seconds`.
 
         `blocks` are its consecutive samples: 16 kHz, mono, float32, finite, each of shape (any,).
-        They are taken as they are needed: what is held is two spans and half a minute at most. A
+        They are taken as they are needed: what is held is two spans and twenty seconds at most. A
         recording that fits into one span is that span, whatever is in it; a longer one has a span
         for each utterance, and none if there is nothing but silence. The same samples give the same
         spans, however they are cut into blocks.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +18,7 @@ from asrsvc.speech.ffmpeg import HelperPool
 from asrsvc.speech.model import Model
 from asrsvc.speech.segment import Segmenter
 from asrsvc.speech.text import read
-from asrsvc.speech.types import SAMPLE_RATE, Language, Segment, Span, Transcript
+from asrsvc.speech.types import SAMPLE_RATE, FloatArray, Language, Segment, Span, Transcript
 from asrsvc.speech.words import edges, words
 
 log = logging.getLogger(__name__)
@@ -105,13 +106,22 @@ class Transcriber:
         """
         progress = progress if progress is not None else Progress()
         recording = Recording(descriptor, self._limits, self._helpers)
-        spans = self._segmenter.spans(recording.blocks(), self.model.max_span_seconds)
+        with contextlib.closing(_followed(recording, progress, cancelled)) as blocks:
+            spans = self._segmenter.spans(blocks, self.model.max_span_seconds)
+            yield from self._read(spans, options, progress, cancelled)
+
+    def _read(
+        self,
+        spans: Iterator[Span],
+        options: Options,
+        progress: Progress,
+        cancelled: threading.Event | None,
+    ) -> Iterator[Segment]:
         reported = time.monotonic()
         while True:
             started = time.monotonic()
             span = next(spans, None)
             progress.decode_seconds += time.monotonic() - started
-            progress.audio_seconds = recording.seconds
             if cancelled is not None and cancelled.is_set():
                 raise Cancelled("the client has gone")
             if span is None:
@@ -174,6 +184,20 @@ class Transcriber:
             confidence=round(reading.confidence, 4),
             words=heard,
         )
+
+
+def _followed(
+    recording: Recording, progress: Progress, cancelled: threading.Event | None
+) -> Generator[FloatArray, None, None]:
+    """The blocks of a recording: in silence, no span would come for a long time.
+
+    Closed, it lets go of the helper process that may wait behind it.
+    """
+    for block in recording.blocks():
+        progress.audio_seconds = recording.seconds
+        yield block
+        if cancelled is not None and cancelled.is_set():
+            raise Cancelled("the client has gone")
 
 
 def _silent(start: float, end: float) -> Segment:

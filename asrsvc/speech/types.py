@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 SAMPLE_RATE: Final = 16_000
 """Hz; what SenseVoice was trained on."""
 
+MAX_PEAK: Final = 100.0
+"""magnitude of a sample in a file, at most, where full scale is 1: what is 40 dB over it is no sound"""
+
 FloatArray: TypeAlias = NDArray[np.float32]
 IntArray: TypeAlias = NDArray[np.int64]
 

@@ -1,0 +1,153 @@
+"""Damaged files of every format, through a running service: never a 5xx, a dead worker or a leftover."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from bodies import FORM, chunks, connection, head, request, upload
+from formats import FORMATS, make
+from inspection import GOOD, Inspection
+from mutations import mutations
+from service import Service, running
+
+KINDS = {
+    "wav": ("wav-u8", "wav-s16", "wav-s24", "wav-s32", "wav-float", "wav-double", "wav-extensible"),
+    "wav with a codec": ("wav-alaw", "wav-mulaw", "wav-ima-adpcm", "wav-ms-adpcm"),
+    "rf64": ("rf64",),
+    "w64": ("w64",),
+    "au": ("au",),
+    "caf": ("caf", "caf-alac"),
+    "aiff": ("aiff", "aifc-float"),
+    "flac": ("flac", "flac-s24"),
+    "ogg": ("vorbis", "opus", "opus-48k-stereo", "flac-in-ogg"),
+    "mp3": ("mp3-xing-cbr", "mp3-xing-vbr", "mp3-no-xing-cbr", "mp3-no-xing-vbr"),
+    "m4a": ("m4a-moov-first", "m4a-moov-last", "m4a-fragments", "m4a-alac"),
+    "mp4": ("mp4-video", "mov-video"),
+    "3gp": ("3gp-amr", "3gp-aac"),
+    "aac": ("aac-adts",),
+    "amr": ("amr-nb",),
+    "webm": ("webm-opus", "webm-video"),
+    "matroska": ("mkv-video", "mkv-float"),
+    "wma": ("wma-v1", "wma-v2"),
+    "avi": ("avi-mp3",),
+    "mpeg": ("ts-aac", "mpeg-ps"),
+    "flv": ("flv-aac",),
+    "ac3": ("ac3", "eac3"),
+}
+SETTINGS = {
+    "ASR_WORKERS": "2",
+    "ASR_THREADS": "1",
+    "ASR_MAX_AUDIO_SECONDS": "600",
+    "ASR_DECODE_TIMEOUT": "20",
+    "ASR_BODY_IDLE_TIMEOUT": "5",
+}
+MEMORY_GROWTH = 400 * 2**20
+"""bytes that a worker may take at its peak beyond what it had when it was ready"""
+
+
+def test_every_format_is_fuzzed() -> None:
+    named = {name for names in KINDS.values() for name in names}
+    rates = {form.name for form in FORMATS if form.name.startswith(("wav-", "flac-")) and "k" in form.name}
+    assert named | rates | {"wav-11025"} == {form.name for form in FORMATS}
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with running(tmp_path_factory.mktemp("fuzz"), **SETTINGS) as started:
+        yield started
+
+
+def peak_memory(pid: int) -> int:
+    """Bytes of the process's largest resident size (proc(5), VmHWM)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+
+
+def fuzz(
+    service: Service, folder: Path, seed: int, count: int, kinds: dict[str, tuple[str, ...]]
+) -> Counter[str]:
+    """Send so many damaged files of each kind; what came back."""
+    inspection = Inspection(service)
+    memory = {pid: psutil.Process(pid).memory_info().rss for pid in inspection.pids}
+    outcomes: Counter[str] = Counter()
+    with httpx.Client(base_url=service.url, timeout=120, trust_env=False, verify=False) as client:
+
+        def send(content: bytes) -> tuple[bytes, int, str]:
+            body = upload(content, "x", timestamps="word")
+            answer = client.post("/api/transcribe", content=body, headers={"Content-Type": FORM})
+            return content, answer.status_code, answer.text
+
+        with ThreadPoolExecutor(4) as pool:
+            for kind, names in kinds.items():
+                files = [make(name, folder) for name in names]
+                for number, (content, status, text) in enumerate(
+                    pool.map(send, mutations(files, seed, count))
+                ):
+                    outcomes[f"{kind} {status}"] += 1
+                    if status not in (200, 400, 413):
+                        (folder / "bad").write_bytes(content)
+                        pytest.fail(f"{kind}, seed {seed}, file {number} ({folder / 'bad'}): {status} {text}")
+                inspection.check()
+    grown = {pid: (peak_memory(pid) - before) // 2**20 for pid, before in memory.items()}
+    assert max(grown.values()) < MEMORY_GROWTH // 2**20, grown
+    outcomes["peak growth, MiB"] = max(grown.values())
+    return outcomes
+
+
+def test_damaged_files_do_no_harm(service: Service, tmp_path: Path) -> None:
+    outcomes = fuzz(service, tmp_path, seed=7, count=7, kinds=KINDS)
+    assert any(name.endswith(" 400") for name in outcomes)
+
+
+def fuzz_requests(service: Service, seed: int, count: int) -> Counter[str]:
+    """Send so many damaged requests as they are; a client whose request never ends gives up."""
+    inspection = Inspection(service)
+    body = upload(GOOD[:3000], language="en", use_itn="true", timestamps="word")
+    whole = [
+        request(body, X_Request_Id="a", Expect="100-continue"),
+        head() + chunks(body, 500),
+        request(body, version="1.0"),
+        b"GET /health HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+    ]
+
+    def send(content: bytes) -> str:
+        with connection(service.port, seconds=2) as made:
+            try:
+                made.sendall(content)
+                raw = made.recv(65536)
+            except (TimeoutError, ConnectionError):
+                return "none"
+        # A last word, or the 100 before it; a line without version is HTTP/0.9's, and is answered.
+        return raw[9:12].decode() if raw else "none"
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = Counter(pool.map(send, mutations(whole, seed, count)))
+    assert not [status for status in outcomes if status.startswith("5")], outcomes
+    inspection.check()
+    return outcomes
+
+
+def test_damaged_requests_do_no_harm(service: Service) -> None:
+    assert fuzz_requests(service, seed=7, count=100)["400"] > 10
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_thousands_of_damaged_requests_do_no_harm(service: Service) -> None:
+    outcomes = fuzz_requests(service, seed=1, count=3000)
+    sys.stderr.write(f"\nrequests: {dict(sorted(outcomes.items()))}\n")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_thousands_of_damaged_files_do_no_harm(service: Service, tmp_path: Path, seed: int) -> None:
+    outcomes = fuzz(service, tmp_path, seed=seed, count=200, kinds=KINDS)
+    sys.stderr.write(f"\nseed {seed}: {dict(sorted(outcomes.items()))}\n")

@@ -1,0 +1,329 @@
+"""The line before the engine, with an engine that notes what it is asked and waits when it is told to."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+from broken_models import NANO
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asrsvc.errors import AsrError, InferenceFailed, NotReady
+from asrsvc.speech.batch import Batcher, Inference
+from asrsvc.speech.engine import Engine
+from asrsvc.speech.features import FEATURE_SIZE
+from asrsvc.speech.types import FloatArray
+
+DEADLINE = 20.0
+"""seconds that a test waits for anything"""
+LONG = 60.0
+"""seconds that a span may wait where a test is not about waiting"""
+
+
+class NotedEngine:
+    """Answers each span with its first value; `run` waits for the gate."""
+
+    def __init__(self, fail: Callable[[list[float]], BaseException | None] = lambda _marks: None) -> None:
+        self.batches: list[list[tuple[float, int]]] = []
+        """mark and length of each span of each run"""
+        self.asked: list[tuple[tuple[str, ...], tuple[bool, ...]]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Semaphore(0)
+        """released once at the start of each run"""
+        self._fail = fail
+
+    def run(
+        self, batch: Sequence[FloatArray], languages: Sequence[str], use_itn: Sequence[bool]
+    ) -> list[FloatArray]:
+        marks = [float(features[0, 0]) for features in batch]
+        self.batches.append(list(zip(marks, map(len, batch), strict=True)))
+        self.asked.append((tuple(languages), tuple(use_itn)))
+        self.entered.release()
+        assert self.gate.wait(DEADLINE)
+        error = self._fail(marks)
+        if error is not None:
+            raise error
+        return [features[:1, :1] for features in batch]
+
+
+class Line:
+    """A batcher, and threads that put marked spans into it in a known order."""
+
+    def __init__(self, stack: ExitStack, engine: NotedEngine, batch_size: int, queue_limit: int) -> None:
+        self.engine = engine
+        self.batcher = Batcher(engine, batch_size=batch_size, queue_limit=queue_limit)  # type: ignore[arg-type]
+        stack.callback(self.batcher.close, DEADLINE)
+        self._threads = stack.enter_context(ThreadPoolExecutor(32))
+        stack.callback(engine.gate.set)
+
+    def put(self, mark: float, length: int = 10, timeout: float = LONG, **ask: object) -> Future[Inference]:
+        """Put a span in, and return when it is in the line."""
+        before = self.batcher._queue.qsize()
+        promised = self._threads.submit(self.infer, mark, length, timeout, **ask)
+        eventually(lambda: self.batcher._queue.qsize() > before or promised.done())
+        return promised
+
+    def infer(
+        self, mark: float, length: int, timeout: float, language: str = "auto", use_itn: bool = True
+    ) -> Inference:
+        features = np.full((length, FEATURE_SIZE), mark, np.float32)
+        return self.batcher.infer(features, language, use_itn=use_itn, timeout=timeout)
+
+    def block(self) -> Future[Inference]:
+        """Keep the engine busy with a span of its own until the gate opens; its mark is -1."""
+        self.engine.gate.clear()
+        promised = self._threads.submit(self.infer, -1.0, 1, LONG)
+        assert self.engine.entered.acquire(timeout=DEADLINE)
+        return promised
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.001)
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def marks(batches: list[list[tuple[float, int]]]) -> list[list[float]]:
+    return [[mark for mark, _length in batch] for batch in batches]
+
+
+def test_who_comes_first_is_served_first(stack: ExitStack) -> None:
+    line = Line(stack, NotedEngine(), batch_size=1, queue_limit=20)
+    first = line.block()
+    promised = [line.put(mark) for mark in range(12)]
+    line.engine.gate.set()
+    assert [future.result(DEADLINE).logits.item() for future in [first, *promised]] == [-1, *range(12)]
+    assert marks(line.engine.batches) == [[-1], *([mark] for mark in range(12))]
+
+
+def test_the_engine_is_asked_for_what_each_span_asked_for(stack: ExitStack) -> None:
+    line = Line(stack, NotedEngine(), batch_size=3, queue_limit=20)
+    line.block()
+    asks = [("zh", True), ("auto", False), ("ko", True)]
+    promised = [line.put(n, language=language, use_itn=itn) for n, (language, itn) in enumerate(asks)]
+    line.engine.gate.set()
+    assert [future.result(DEADLINE).logits.item() for future in promised] == [0, 1, 2]
+    assert line.engine.asked[1:] == [(("zh", "auto", "ko"), (True, False, True))]
+
+
+def test_the_time_of_a_run_is_told(stack: ExitStack) -> None:
+    line = Line(stack, NotedEngine(), batch_size=1, queue_limit=20)
+    assert line.put(1).result(DEADLINE).seconds >= 0
+
+
+def expected_batches(lengths: list[int], size: int) -> list[list[int]]:
+    """Neighbours in the line whose lengths are within a fifth of the first one's, `size` at most."""
+    batches: list[list[int]] = []
+    for index, length in enumerate(lengths):
+        if batches and len(batches[-1]) < size:
+            short, long = sorted((lengths[batches[-1][0]], length))
+            if short >= 0.8 * long:
+                batches[-1].append(index)
+                continue
+        batches.append([index])
+    return batches
+
+
+@settings(max_examples=40, deadline=None)
+@given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=12), size=st.integers(1, 4))
+def test_only_neighbours_of_similar_length_share_a_run(lengths: list[int], size: int) -> None:
+    with ExitStack() as stack:
+        line = Line(stack, NotedEngine(), batch_size=size, queue_limit=20)
+        # Of a length that no other span is similar to.
+        line.engine.gate.clear()
+        first = line._threads.submit(line.infer, -1.0, 1000, LONG)
+        assert line.engine.entered.acquire(timeout=DEADLINE)
+        promised = [line.put(mark, length) for mark, length in enumerate(lengths)]
+        line.engine.gate.set()
+        assert [future.result(DEADLINE).logits.item() for future in promised] == [*range(len(lengths))]
+        first.result(DEADLINE)
+    assert marks(line.engine.batches)[1:] == expected_batches(lengths, size)
+
+
+def test_a_span_that_fails_in_a_batch_fails_alone(stack: ExitStack) -> None:
+    engine = NotedEngine(lambda marks: InferenceFailed("the engine failed: 2") if 2 in marks else None)
+    line = Line(stack, engine, batch_size=4, queue_limit=20)
+    line.block()
+    promised = [line.put(mark) for mark in range(4)]
+    engine.gate.set()
+    with pytest.raises(InferenceFailed, match="the engine failed: 2"):
+        promised[2].result(DEADLINE)
+    assert [promised[mark].result(DEADLINE).logits.item() for mark in (0, 1, 3)] == [0, 1, 3]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("a surprise"), MemoryError(), TimeoutError("not the line's"), KeyError(3), StopIteration()],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_an_engine_that_raises_something_unexpected_fails_the_span_and_goes_on(
+    batch_size: int, error: Exception, stack: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = NotedEngine(lambda marks: error if 1 in marks else None)
+    line = Line(stack, engine, batch_size=batch_size, queue_limit=20)
+    line.block()
+    promised = [line.put(mark) for mark in range(3)]
+    engine.gate.set()
+    with pytest.raises(InferenceFailed, match=f"the engine failed: {type(error).__name__}"):
+        promised[1].result(DEADLINE)
+    assert [promised[mark].result(DEADLINE).logits.item() for mark in (0, 2)] == [0, 2]
+    assert line.put(7).result(DEADLINE).logits.item() == 7
+    assert [record.levelno for record in caplog.records if record.exc_info] == [logging.ERROR]
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_other_than_as_many_results_as_spans_is_a_failure_and_the_line_goes_on(
+    batch_size: int, more: int, stack: ExitStack
+) -> None:
+    class Miscounting(NotedEngine):
+        def run(self, batch: Sequence[FloatArray], *ask: Sequence[object]) -> list[FloatArray]:
+            results = super().run(batch, *ask)  # type: ignore[arg-type]
+            return [*results, *results][: len(results) + more] if len(batch) == batch_size else results
+
+    engine = Miscounting()
+    line = Line(stack, engine, batch_size=batch_size, queue_limit=20)
+    line.block()
+    promised = [line.put(mark) for mark in range(batch_size)]
+    engine.gate.set()
+    for future in promised:
+        if batch_size == 1:
+            with pytest.raises(InferenceFailed):
+                future.result(DEADLINE)
+        else:  # each is tried again alone, and that goes well
+            assert future.result(DEADLINE).logits.shape == (1, 1)
+    assert line.batcher._thread.is_alive()
+
+
+def test_a_span_that_waits_too_long_is_not_run(stack: ExitStack) -> None:
+    line = Line(stack, NotedEngine(), batch_size=1, queue_limit=20)
+    line.block()
+    waiting = [line.put(0), line.put(1, timeout=0.05), line.put(2)]
+    with pytest.raises(NotReady, match="the engine was not free for 0.05 s") as caught:
+        waiting[1].result(DEADLINE)
+    assert caught.value.code == "queue_timeout"
+    line.engine.gate.set()
+    assert [waiting[n].result(DEADLINE).logits.item() for n in (0, 2)] == [0, 2]
+    assert marks(line.engine.batches) == [[-1], [0], [2]]
+
+
+def test_a_batch_leaves_out_who_no_longer_waits(stack: ExitStack) -> None:
+    line = Line(stack, NotedEngine(), batch_size=4, queue_limit=20)
+    line.block()
+    waiting = [line.put(mark, timeout=0.05 if mark in (0, 2) else LONG) for mark in range(4)]
+    for mark in (0, 2):
+        with pytest.raises(NotReady):
+            waiting[mark].result(DEADLINE)
+    line.engine.gate.set()
+    assert [waiting[mark].result(DEADLINE).logits.item() for mark in (1, 3)] == [1, 3]
+    assert marks(line.engine.batches) == [[-1], [1, 3]]
+
+
+def test_a_span_that_is_run_already_when_its_time_is_over_harms_nobody(stack: ExitStack) -> None:
+    line = Line(stack, NotedEngine(), batch_size=1, queue_limit=20)
+    line.engine.gate.clear()
+    with pytest.raises(NotReady):
+        line.infer(1, 10, 0.05)
+    line.engine.gate.set()
+    assert line.put(2).result(DEADLINE).logits.item() == 2
+
+
+def test_a_full_line_is_refused_when_the_time_is_over(stack: ExitStack) -> None:
+    line = Line(stack, NotedEngine(), batch_size=1, queue_limit=2)
+    line.block()
+    waiting = [line.put(0), line.put(1)]
+    with pytest.raises(NotReady) as caught:
+        line.infer(2, 10, 0.05)
+    assert caught.value.code == "queue_timeout"
+    line.engine.gate.set()
+    assert [future.result(DEADLINE).logits.item() for future in waiting] == [0, 1]
+    assert marks(line.engine.batches) == [[-1], [0], [1]]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_closing_finishes_what_waits(batch_size: int, stack: ExitStack) -> None:
+    line = Line(stack, NotedEngine(), batch_size=batch_size, queue_limit=20)
+    line.block()
+    promised = [line.put(mark, length) for mark, length in enumerate([10, 10, 3, 3, 3, 20])]
+    closing = line._threads.submit(line.batcher.close, DEADLINE)
+    eventually(lambda: line.batcher._queue.qsize() == 7)
+    line.engine.gate.set()
+    closing.result(DEADLINE)
+    assert not line.batcher._thread.is_alive()
+    assert [future.result(DEADLINE).logits.item() for future in promised] == [*range(6)]
+
+
+def test_a_closed_line_takes_nothing(stack: ExitStack) -> None:
+    line = Line(stack, NotedEngine(), batch_size=1, queue_limit=20)
+    line.batcher.close(DEADLINE)
+    with pytest.raises(NotReady, match="closed"):
+        line.infer(1, 10, LONG)
+    assert line.engine.batches == []
+
+
+def test_closing_twice_is_closing(stack: ExitStack) -> None:
+    line = Line(stack, NotedEngine(), batch_size=1, queue_limit=1)
+    for _ in range(4):
+        line.batcher.close(DEADLINE)
+    assert not line.batcher._thread.is_alive()
+
+
+def test_what_comes_while_the_line_closes_is_refused_or_run_but_never_lost(stack: ExitStack) -> None:
+    line = Line(stack, NotedEngine(), batch_size=2, queue_limit=4)
+    promised = [line._threads.submit(line.infer, mark, 10, LONG) for mark in range(20)]
+    line.batcher.close(DEADLINE)
+    answered = 0
+    for future in promised:
+        try:
+            future.result(DEADLINE)
+        except AsrError as error:
+            assert isinstance(error, NotReady)  # noqa: PT017 - the others were answered
+        else:
+            answered += 1
+    assert answered == sum(map(len, line.engine.batches))
+
+
+def test_closing_gives_up_on_an_engine_that_hangs(stack: ExitStack) -> None:
+    line = Line(stack, NotedEngine(), batch_size=1, queue_limit=1)
+    line.block()
+    line.put(1)
+    line.batcher.close(0.05)
+    assert line.batcher._thread.is_alive()
+
+
+@settings(max_examples=10, deadline=None)
+@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=8), size=st.integers(1, 4))
+def test_the_real_engine_gives_each_its_own_frames(lengths: list[int], size: int) -> None:
+    batcher = Batcher(Engine.load(NANO, threads=1), batch_size=size, queue_limit=20)
+    try:
+        with ThreadPoolExecutor(len(lengths)) as threads:
+            promised = [
+                threads.submit(
+                    batcher.infer,
+                    np.zeros((length, FEATURE_SIZE), np.float32),
+                    "auto",
+                    use_itn=True,
+                    timeout=LONG,
+                )
+                for length in lengths
+            ]
+            shapes = [future.result(DEADLINE).logits.shape for future in promised]
+    finally:
+        batcher.close(DEADLINE)
+    assert shapes == [(length + 4, 1307) for length in lengths]

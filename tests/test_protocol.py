@@ -1,0 +1,91 @@
+"""The bounds of a connection: how long a head may take, and how long an unread rest is taken in."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import uvicorn
+from bodies import connection, head, read_reply
+
+from asrsvc.serving import protocol
+
+
+async def app(_scope: dict[str, Any], _receive: Any, send: Any) -> None:
+    """Answers before it has read anything."""
+    headers = [(b"content-length", b"2"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.body", "body": b"no"})
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[int]:
+    """A server in this process, with the bounds that the test's marker gives."""
+    for name, value in request.param.items():
+        monkeypatch.setattr(protocol, name, value)
+    config = uvicorn.Config(
+        app, loop="uvloop", http=protocol.LingeringProtocol, lifespan="off", log_config=None
+    )
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        yield listener.getsockname()[1]
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def bounds(**values: float) -> Any:
+    return pytest.mark.parametrize("port", [values], indirect=True, ids=[" ".join(values)])
+
+
+def send_until_cut(made: socket.socket) -> int:
+    """Send without reading; how many bytes went before the connection was cut."""
+    sent = 0
+    while True:
+        try:
+            sent += made.send(bytes(100_000))
+        except ConnectionError:
+            return sent
+
+
+@bounds(LINGER_SECONDS=0.5)
+def test_a_client_that_never_stops_is_cut_after_a_time(port: int) -> None:
+    with connection(port) as made:
+        made.sendall(head(length=10**12))
+        send_until_cut(made)
+
+
+@bounds(LINGER_BYTES=10_000_000)
+def test_a_client_that_never_stops_is_cut_after_so_many_bytes(port: int) -> None:
+    with connection(port) as made:
+        made.sendall(head(length=10**12))
+        assert send_until_cut(made) >= 10_000_000
+
+
+@bounds(LINGER_SECONDS=0.5)
+def test_a_client_that_stays_is_let_go_after_a_time(port: int) -> None:
+    with connection(port) as made:
+        made.sendall(head(length=1000))
+        reply = read_reply(made)
+        assert (reply.status, reply.body) == (413, b"no")
+
+
+@bounds(HEAD_SECONDS=0.5)
+def test_a_head_that_does_not_come_ends_the_connection(port: int) -> None:
+    with connection(port) as made:
+        assert made.recv(100) == b""
+
+
+@bounds(HEAD_SECONDS=0.5)
+def test_a_head_that_stops_in_its_middle_gets_408(port: int) -> None:
+    with connection(port) as made:
+        made.sendall(b"POST /api/transcribe HTTP/1.1\r\nHost:")
+        reply = read_reply(made)
+    assert reply.status == 408
+    assert json.loads(reply.body)["error"]["code"] == "header_timeout"
