@@ -21,6 +21,7 @@ from stores import add, point, served
 
 from asrsvc import errors
 from asrsvc.release.cli import main as cli
+from asrsvc.release.cli import running
 from asrsvc.release.store import Store, Version
 from asrsvc.serving import status as status_file
 
@@ -178,6 +179,18 @@ def test_a_master_that_does_not_answer_is_told(place: Place) -> None:
     place.master("ignores")
     done = place.run("reload", "--timeout", "0.3")
     failed(done, 14, "no roll began within 0.3 s", place.a.id, "status")
+
+
+def test_a_reload_that_never_begins_is_given_up(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.master("ignores")
+    for name in ("ASR_RUNTIME_DIR", "ASR_STORE"):
+        monkeypatch.setenv(name, place.environ[name])
+    monkeypatch.setattr(running, "_BEGIN_SECONDS", 0.3)
+    code = cli.main(["reload"])
+    done = subprocess.CompletedProcess([], code, *capsys.readouterr())
+    failed(done, 14, "began no roll within 0.3 s", place.a.id, "status")
 
 
 @pytest.mark.parametrize(

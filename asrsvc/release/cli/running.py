@@ -7,13 +7,15 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from asrsvc.errors import AbortTooLate, NotRunning, RollAborted, RollFailed, StoreError
+from asrsvc.errors import AbortTooLate, NotRunning, RollAborted, RollFailed, StoreError, WaitTimeout
 from asrsvc.release.cli.command import Command, Context
 from asrsvc.release.cli.service import describe
 from asrsvc.release.store import Store
 from asrsvc.serving.status import Roll, Status, to_json
 
 _LOCK_SECONDS: Final = 30.0
+_BEGIN_SECONDS: Final = 30.0
+"""from the signal, or the end of the roll before, until a roll begins"""
 _STEPS: Final = {
     "first": "the first new worker loads",
     "soak": "it serves beside the old ones",
@@ -41,8 +43,13 @@ def reload(context: Context, options: argparse.Namespace) -> None:
         context.progress(f"{describe(before.roll)} is under way and ends first")
     service.hang_up(before)
     context.progress(f"asked process {before.master.pid}")
+    idle_since = context.seconds
     for found in service.watch(before, options.timeout):
         show(found)
+        if found.rolling:
+            idle_since = context.seconds
+        elif context.seconds - idle_since > _BEGIN_SECONDS:  # abort may have taken it back, unbegun
+            raise WaitTimeout(f"process {before.master.pid} began no roll within {_BEGIN_SECONDS:g} s")
         roll = found.roll
         if roll and roll.id > last and not found.rolling:
             _check(roll)
