@@ -142,3 +142,14 @@ def test_the_environment_for_another_program_holds_the_command_line_and_an_absol
     monkeypatch.chdir("/")
     loaded = settings.load(environ=environ)
     assert (loaded.workers, loaded.threads, loaded.batch_size) == (3, 4, 2)
+
+
+def test_one_setting_can_be_read_whatever_is_wrong_with_the_others(tmp_path: Path) -> None:
+    environ = write(tmp_path / "asr.conf", "ASR_WORKERS=many\nASR_STORE=/in/file\nASR_UNKNOWN=1\n")
+    assert settings.value("ASR_STORE", environ) == Path("/in/file")
+    assert settings.value("ASR_STORE", {**environ, "ASR_STORE": "/in/environment"}) == Path("/in/environment")
+    assert settings.value("ASR_WORKERS", {}) is None
+    assert settings.value("ASR_STORE", {}) == settings.load(environ={}).store
+    with pytest.raises(SettingError, match="ASR_WORKERS='many'"):
+        settings.value("ASR_WORKERS", environ)
+    assert settings.value("ASR_STORE", {"ASR_STORE": "/x", "ASR_CONFIG": "/not/there"}) == Path("/x")

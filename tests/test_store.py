@@ -167,8 +167,11 @@ def test_what_a_killed_copy_left_is_cleared_away(store: Store, source: Path) -> 
     left.mkdir(parents=True)
     (left / "model_quant.onnx").write_bytes(b"half")
     (store.root / ".current-0123").symlink_to("versions/half")
+    an_hour_ago = time.time() - 3600  # a younger one may belong to a writer at work
+    os.utime(store.root / ".current-0123", (an_hour_ago, an_hour_ago), follow_symlinks=False)
+    (store.root / ".current-4567").symlink_to("versions/half")
     store.set_current(store.add_folder(source, "nano"))
-    assert tree(store.root) & {"staging", ".current-0123"} == set()
+    assert tree(store.root) & {"staging", ".current-0123", ".current-4567"} == {".current-4567"}
 
 
 @contextmanager

@@ -60,7 +60,7 @@ class Notifier:
         message = "\n".join(lines).encode(errors="replace")
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-                sender.setblocking(False)
+                sender.settimeout(0)
                 sender.sendto(message, self._address)
         except OSError:  # full, gone or not permitted: the service matters more
             return False

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
@@ -123,12 +122,6 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def at(moment: float) -> str:
-    """A moment of time.monotonic() as the file says it; a clock that is set meanwhile shifts it."""
-    seconds = time.time() - (time.monotonic() - moment)
-    return datetime.fromtimestamp(round(seconds, 1), UTC).isoformat(timespec="milliseconds")
-
-
 def myself(code: str) -> Master:
     """This process as the master.
 
@@ -205,7 +198,7 @@ def _to_json(value: Any) -> Any:
 
 def _from_json(kind: Any, value: Any, where: str) -> Any:
     """A value of this type; ValueError names the place and what would be right."""
-    if get_origin(kind) in (Union, UnionType):
+    if get_origin(kind) in {UnionType, Union}:  # `str | None`, `Literal[…] | None`
         (other,) = (k for k in get_args(kind) if k is not NoneType)
         return None if value is None else _from_json(other, value, where)
     if get_origin(kind) is Literal:
@@ -213,23 +206,31 @@ def _from_json(kind: Any, value: Any, where: str) -> Any:
             raise ValueError(f"{where} must be one of {', '.join(get_args(kind))}")
         return value
     if get_origin(kind) is tuple:
-        if not isinstance(value, list):
-            raise ValueError(f"{where} must be a list")
-        item = get_args(kind)[0]
-        return tuple(_from_json(item, element, f"{where}[{i}]") for i, element in enumerate(value))
+        return _items(get_args(kind)[0], value, where)
     if is_dataclass(kind):
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{where} must be an object")
-        hints = get_type_hints(kind)
-        found = {}
-        for f in fields(kind):
-            if _key(f) not in value:
-                raise ValueError(f"{where}.{_key(f)} is missing")
-            found[f.name] = _from_json(hints[f.name], value[_key(f)], f"{where}.{_key(f)}")
-        return kind(**found)
+        return _object(kind, value, where)
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ValueError(f"{where} must be of type {kind.__name__}")
     return value
+
+
+def _items(kind: Any, value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"{where} must be a list")
+    return tuple(_from_json(kind, item, f"{where}[{number}]") for number, item in enumerate(value))
+
+
+def _object(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where} must be an object")
+    hints = get_type_hints(kind)
+    found = {}
+    for attribute in fields(kind):
+        key = _key(attribute)
+        if key not in value:
+            raise ValueError(f"{where}.{key} is missing")
+        found[attribute.name] = _from_json(hints[attribute.name], value[key], f"{where}.{key}")
+    return kind(**found)
 
 
 def _key(attribute: Any) -> str:

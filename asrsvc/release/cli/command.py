@@ -1,0 +1,81 @@
+"""What a command is, and what it is given: places, and where to say things.
+
+Results go to stdout, progress to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TextIO
+
+from asrsvc import settings
+from asrsvc.release.cli.service import Service
+from asrsvc.release.store import Store
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every command is given. Settings are read when they are asked for, one by one."""
+
+    program: str
+    """how the tool is called, as in bin/swap-model"""
+    as_json: bool
+    began: float = field(default_factory=time.monotonic)
+
+    @cached_property
+    def service(self) -> Service:
+        """The service of ASR_RUNTIME_DIR, whether it runs or not."""
+        folder: Path = settings.value("ASR_RUNTIME_DIR")
+        return Service(folder)
+
+    def store(self, *, lock_timeout: float) -> Store:
+        """The store of ASR_STORE.
+
+        Args:
+            lock_timeout: seconds to wait for another change.
+        """
+        return Store(settings.value("ASR_STORE"), lock_timeout=lock_timeout)
+
+    @property
+    def seconds(self) -> float:
+        """Since the command began."""
+        return time.monotonic() - self.began
+
+    def result(self, text: str, content: dict[str, Any]) -> None:
+        """Print what the command was asked for: the text, or with --json the content."""
+        _print(json.dumps(content, ensure_ascii=False) if self.as_json else text, sys.stdout)
+
+    def progress(self, text: str) -> None:
+        """Say on stderr how far it is, with the time since the command began."""
+        _print(f"{self.seconds:8.1f} s  {text}", sys.stderr)
+
+    def complain(self, *lines: str) -> None:
+        """Say on stderr what went wrong."""
+        _print("\n".join(lines), sys.stderr)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One word after the program's name."""
+
+    name: str
+    summary: str
+    run: Callable[[Context, argparse.Namespace], None]
+    """does it, or raises an AsrError"""
+    timeout: float | None = None
+    """seconds that --timeout is by default; None: the command does not wait"""
+
+
+def _print(text: str, stream: TextIO) -> None:
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:  # nobody reads on, which is no reason to stop
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,0 +1,167 @@
+"""From arguments to a command, and from its error to an exit code and three lines.
+
+The standard library is enough here: `--help`, and all that needs no model, work before anything is
+installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import math
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from asrsvc.errors import (
+    AbortTooLate,
+    AsrError,
+    NotPermitted,
+    NotRunning,
+    ReloadRefused,
+    RollAborted,
+    RollFailed,
+    StatusError,
+    StoreError,
+    WaitTimeout,
+)
+from asrsvc.release.cli.command import Command, Context
+from asrsvc.release.cli.running import COMMANDS as RUNNING
+from asrsvc.settings import SettingError
+
+_CHECKOUT: Final = Path(__file__).resolve().parents[3]
+_COMMANDS: Final[tuple[Command, ...]] = (*RUNNING,)
+_UNEXPECTED: Final = 3
+_INTERRUPTED: Final = 130
+
+# The first that fits counts; {tool} is bin/swap-model, {serve} is bin/serve.
+_NEXT_COMMANDS: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (SettingError, "{serve} --check"),
+    (NotRunning, "{serve} (or: systemctl start asr)"),
+    (StatusError, "{serve} (or: systemctl restart asr)"),
+    (ReloadRefused, "mend that, then {tool} reload"),
+    (RollFailed, "{tool} status; the log has all that the worker said"),
+    (RollAborted, "{tool} status"),
+    (WaitTimeout, "{tool} status, or {tool} abort"),
+    (AbortTooLate, "{tool} status"),
+    (NotPermitted, "the same as that user, or with sudo"),
+    (StoreError, "mend that, then the same again"),
+    (Exception, "{tool} status"),
+)
+
+_EPILOG: Final = """\
+ASR_RUNTIME_DIR and ASR_STORE, in the environment or in the file that ASR_CONFIG names, say which
+service is meant: the same as for bin/serve, whose --check shows them.
+
+The result goes to stdout, progress and errors to stderr. A command that fails says what failed,
+what is serving now, and the next command; what served before serves on.
+
+exit codes:
+  0    done
+  1    failed, for a reason that has no code of its own
+  2    an unknown command or option
+  3    an error that was not foreseen
+  5    the store of model versions is damaged, cannot be written, or is locked
+  10   no service is running, or it ended meanwhile
+  11   the service refused to reload: a setting or a pointer is wrong
+  12   the roll failed; the workers have gone back to the version before
+  13   the roll was called off
+  14   the time to wait is over; the roll goes on
+  15   too late to abort: the roll has succeeded, or there is nothing to go back to
+  69   no Python from 3.11 to 3.14
+  77   not permitted to this user
+  78   a setting is wrong
+  130  interrupted; the roll goes on
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # whatever the locale, say it
+    options = _parser().parse_args(arguments)
+    context = Context(_program(), as_json=options.json)
+    try:
+        options.run(context, options)
+    except AsrError as error:
+        return _fail(context, error, error.message, error.code, error.exit_code)
+    except SettingError as error:
+        return _fail(context, error, str(error), "setting_error", error.exit_code)
+    except KeyboardInterrupt:
+        context.complain("", f"interrupted; what was begun goes on: {context.program} status")
+        return _INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the one place for what was not foreseen
+        context.complain(traceback.format_exc())
+        text = f"an error that was not foreseen: {type(error).__name__}: {error}"
+        return _fail(context, error, text, "unexpected", _UNEXPECTED)
+    return 0
+
+
+def _program() -> str:
+    return "bin/swap-model" if (_CHECKOUT / "bin" / "swap-model").is_file() else "asrsvc-swap-model"
+
+
+def _parser() -> argparse.ArgumentParser:
+    layout: Any = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog=_program(),
+        description="Change the model of a running service, and see what it serves.",
+        epilog=_EPILOG,
+        formatter_class=layout,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        described = command.summary[0].upper() + command.summary[1:] + "."
+        sub = commands.add_parser(
+            command.name, help=command.summary, description=described, allow_abbrev=False
+        )
+        sub.set_defaults(run=command.run)
+        sub.add_argument("--json", action="store_true", help="print the result as one JSON object")
+        if command.timeout is not None:
+            sub.add_argument(
+                "--timeout",
+                type=_seconds,
+                default=command.timeout,
+                metavar="S",
+                help="seconds to wait, at most (default: %(default)s)",
+            )
+    return parser
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError
+    return value
+
+
+_seconds.__name__ = "number of seconds"  # as argparse names it in its message
+
+
+def _fail(context: Context, error: Exception, message: str, code: str, exit_code: int) -> int:
+    """Say what failed, what is serving now, and the next command."""
+    serving, version = _serving(context)
+    serve = context.program.replace("swap-model", "serve")
+    next_command = next(text for kind, text in _NEXT_COMMANDS if isinstance(error, kind))
+    next_command = next_command.format(tool=context.program, serve=serve)
+    context.complain(f"asrsvc: {message}", f"serving now: {serving}", f"next: {next_command}")
+    if context.as_json:
+        failure = {"message": message, "code": code, "exit_code": exit_code}
+        context.result("", {"error": failure, "serving": version, "next": next_command})
+    return exit_code
+
+
+def _serving(context: Context) -> tuple[str, str | None]:
+    try:
+        found = context.service.status()
+    except NotRunning:
+        return "nothing", None
+    except (AsrError, SettingError):
+        return "unknown", None
+    ready = sum(worker.state == "ready" for worker in found.workers)
+    state = "" if found.state == "serving" else f", {found.state}"
+    return f"{found.version or 'no model'} ({ready} of {found.wanted} workers ready{state})", found.version
