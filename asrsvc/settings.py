@@ -68,6 +68,26 @@ def _seconds(low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value <= 1:
+        raise ValueError("a share from 0 to 1")
+    return value
+
+
+def _factor(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 1 <= value <= 1000:
+        raise ValueError("a factor from 1 to 1000")
+    return value
+
+
 def _auto_or(parse_value: Callable[[str], int]) -> Callable[[str], int | None]:
     def parse(text: str) -> int | None:
         if text == "auto":
@@ -140,6 +160,13 @@ class Settings:
     runtime_dir: Path = _setting(
         "ASR_RUNTIME_DIR", "{state}/run", "path", "files of the running service", _absolute_path
     )
+    ops_bind: str = _setting(
+        "ASR_OPS_BIND",
+        "unix:{runtime}/ops.sock",
+        "address",
+        "where health and administration listen, apart from the API",
+        _address,
+    )
     workers: int | None = _setting(
         "ASR_WORKERS",
         "auto",
@@ -155,7 +182,11 @@ class Settings:
         _auto_or(_integer(1, 256)),
     )
     batch_size: int = _setting(
-        "ASR_BATCH_SIZE", "1", "spans", "spans in one run of the engine, at most", _integer(1, 64)
+        "ASR_BATCH_SIZE",
+        "1",
+        "spans",
+        "spans in one run of the engine, at most; above 1 a result may depend on its company",
+        _integer(1, 64),
     )
     device: str = _setting(
         "ASR_DEVICE", "cpu", "device", "what the engine runs on: cpu, cuda, cuda:N", _device
@@ -174,7 +205,7 @@ class Settings:
         "ASR_QUEUE_LIMIT",
         "100",
         "requests",
-        "requests that may wait in a worker; more are answered 429",
+        "requests that may wait in a lane of the queue; more are answered 429",
         _integer(1, 10_000),
     )
     queue_timeout: float = _setting(
@@ -182,6 +213,13 @@ class Settings:
         "300",
         "seconds",
         "wait for a free slot, at most; then the answer is 503",
+        _seconds(0.1, 3600),
+    )
+    header_timeout: float = _setting(
+        "ASR_HEADER_TIMEOUT",
+        "10",
+        "seconds",
+        "time for a request's header to arrive whole",
         _seconds(0.1, 3600),
     )
     body_timeout: float = _setting(
@@ -218,12 +256,82 @@ class Settings:
     ready_timeout: float = _setting(
         "ASR_READY_TIMEOUT", "120", "seconds", "time for a worker to load, at most", _seconds(1, 3600)
     )
+    heartbeat_timeout: float = _setting(
+        "ASR_HEARTBEAT_TIMEOUT",
+        "30",
+        "seconds",
+        "a worker without a heartbeat for so long is ended",
+        _seconds(2, 3600),
+    )
     drain_timeout: float = _setting(
         "ASR_DRAIN_TIMEOUT",
         "600",
         "seconds",
         "time for a leaving worker to finish what it began, at most",
         _seconds(1, 86_400),
+    )
+    max_draining: int | None = _setting(
+        "ASR_MAX_DRAINING",
+        "auto",
+        "processes",
+        "leaving workers at the same time, at most; auto: as many as workers",
+        _auto_or(_integer(1, 256)),
+    )
+    soak_seconds: float = _setting(
+        "ASR_SOAK_SECONDS",
+        "10",
+        "seconds",
+        "the first worker of a new version serves beside the old ones, at most",
+        _seconds(0, 86_400),
+    )
+    soak_requests: int = _setting(
+        "ASR_SOAK_REQUESTS",
+        "50",
+        "requests",
+        "answered by the first worker of a new version that end its soak early",
+        _integer(1, 1_000_000),
+    )
+    soak_min_samples: int = _setting(
+        "ASR_SOAK_MIN_SAMPLES",
+        "20",
+        "requests",
+        "needed on both sides before a soak compares them",
+        _integer(1, 1_000_000),
+    )
+    soak_max_errors: float = _setting(
+        "ASR_SOAK_MAX_ERRORS",
+        "0.05",
+        "share",
+        "of answers that are errors, above that of the old version",
+        _share,
+    )
+    soak_max_empty: float = _setting(
+        "ASR_SOAK_MAX_EMPTY",
+        "0.2",
+        "share",
+        "of answers without text, above that of the old version",
+        _share,
+    )
+    soak_max_slowdown: float = _setting(
+        "ASR_SOAK_MAX_SLOWDOWN",
+        "3",
+        "times",
+        "time in the engine for a second of sound, against the old version",
+        _factor,
+    )
+    worker_max_requests: int = _setting(
+        "ASR_WORKER_MAX_REQUESTS",
+        "0",
+        "requests",
+        "after which a worker is replaced; 0: never",
+        _integer(0, 1_000_000_000),
+    )
+    worker_max_memory: int = _setting(
+        "ASR_WORKER_MAX_MEMORY",
+        "0",
+        "MiB",
+        "of anonymous memory at which a worker is replaced; 0: never",
+        _integer(0, 1_048_576),
     )
     log_format: str = _setting(
         "ASR_LOG_FORMAT",
@@ -245,6 +353,10 @@ class Settings:
     def worker_count(self) -> int:
         """How many workers to run, `auto` resolved for this machine."""
         return self.workers if self.workers is not None else usable_cores()
+
+    def draining_count(self) -> int:
+        """How many workers may drain at the same time, `auto` resolved."""
+        return self.max_draining if self.max_draining is not None else self.worker_count()
 
     def thread_count(self) -> int:
         """How many inference threads a worker uses, `auto` resolved for this machine."""
@@ -296,6 +408,7 @@ def load(overrides: Mapping[str, str] | None = None, environ: Mapping[str, str] 
         )
         values[attribute] = _parse(setting, text, where)
         origin[setting.name] = where
+        places["runtime"] = str(values.get("runtime_dir", ""))
     return Settings(**values, origin=MappingProxyType(origin))
 
 
@@ -337,6 +450,7 @@ def _places(environ: Mapping[str, str]) -> dict[str, str]:
     return {
         "state": str(_state_folder(environ)),
         "tmp": environ.get("TMPDIR") or "/tmp",  # noqa: S108 - files there have no name
+        "runtime": environ.get("ASR_RUNTIME_DIR") or str(_state_folder(environ) / "run"),
     }
 
 
@@ -351,6 +465,14 @@ def systemd_environment() -> dict[str, str]:
     """What systemd says of the socket for notifications and of its watchdog; sd_notify(3)."""
     names = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
     return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def take_systemd_environment() -> dict[str, str]:
+    """The same, taken out of the environment, so that no child process speaks to systemd."""
+    found = systemd_environment()
+    for name in found:
+        del os.environ[name]
+    return found
 
 
 def _read_file(path: Path) -> dict[str, str]:

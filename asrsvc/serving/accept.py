@@ -182,7 +182,7 @@ class Acceptor:
             self._loop.call_later(_PAUSE_SECONDS, self._resume, listener, state)
             self._send_away_oldest()
             return False
-        connection.setblocking(False)
+        connection.settimeout(0)
         visitor = _Visitor(connection, time.monotonic(), state)
         self._visitors[visitor] = None
         if len(self._visitors) > self._limits.visitors:

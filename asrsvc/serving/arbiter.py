@@ -75,6 +75,13 @@ class _Member:
 class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     """A gunicorn arbiter with gated replacement."""
 
+    # gunicorn's own, which has no types
+    LISTENERS: list[Any]
+    WORKERS: dict[int, Any]
+    num_workers: Any
+    reexec_pid: int
+    master_pid: int
+
     def __init__(self, app: Any) -> None:
         self._settings = settings.load()
         self._members: dict[int, _Member] = {}

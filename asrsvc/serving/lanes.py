@@ -76,8 +76,8 @@ class Lane:
 
     @classmethod
     def _non_blocking(cls, entrance: socket.socket, exit_: socket.socket, limit: int) -> Lane:
-        entrance.setblocking(False)
-        exit_.setblocking(False)
+        entrance.settimeout(0)
+        exit_.settimeout(0)
         return cls(entrance, exit_, limit)
 
     def descriptors(self) -> tuple[int, int]:
@@ -123,7 +123,7 @@ class Lane:
             return None  # the descriptor did not fit into this process's table
         (arrived,) = _MESSAGE.unpack(message)
         connection = socket.socket(fileno=descriptors[0])
-        connection.setblocking(False)
+        connection.settimeout(0)
         return Waiting(connection, arrived)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
@@ -120,6 +121,12 @@ class Status:
 def now() -> str:
     """The time as the file says it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def at(moment: float) -> str:
+    """A moment of time.monotonic() as the file says it; a clock that is set meanwhile shifts it."""
+    seconds = time.time() - (time.monotonic() - moment)
+    return datetime.fromtimestamp(round(seconds, 1), UTC).isoformat(timespec="milliseconds")
 
 
 def myself(code: str) -> Master:

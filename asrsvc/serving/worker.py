@@ -126,12 +126,15 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             model, findings = await asyncio.wrap_future(_in_niced_thread(load, brief.settings.thread_count()))
             transcriber = await asyncio.to_thread(compose.assemble, brief.settings, model)
         except AsrError as error:
-            return self._cannot_load(error.message)
+            self._cannot_load(error.message)
+            return None
         except MemoryError:
-            return self._cannot_load("the model needs more memory than there is")
+            self._cannot_load("the model needs more memory than there is")
+            return None
         except Exception as error:
             log.exception("the model cannot be loaded")
-            return self._cannot_load(f"{type(error).__name__}: {error}")
+            self._cannot_load(f"{type(error).__name__}: {error}")
+            return None
         seconds = time.monotonic() - started
         self._title(f"{version} ready")
         log.info(
@@ -221,7 +224,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             self._places.stop()
         say(self.brief.pipe, Line("draining"))
         # No deadline here: the master has one, and ends what is left then.
-        while not self._is_done(stopping=stopping):
+        while not self._is_done(stopping=stopping):  # noqa: ASYNC110 - it depends on other processes too
             await asyncio.sleep(_LOOK_SECONDS)
         self._places.stop()
 
@@ -257,7 +260,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._told_to_leave)
         loop.add_signal_handler(signal.SIGQUIT, lambda: os._exit(0))
-        loop.add_signal_handler(signal.SIGUSR1, lambda: self.log.reopen_files())
+        loop.add_signal_handler(signal.SIGUSR1, self.log.reopen_files)
         # A terminal sends these to the whole process group; the master decides.
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)

@@ -121,7 +121,7 @@ class Desk:
             work = loop.run_in_executor(
                 self._threads, self._transcribe, form.take(), options, progress, cancelled
             )
-            await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
+            await _first(work, gone)
             if not work.done():
                 cancelled.set()
             return await work
@@ -142,6 +142,11 @@ class Desk:
             return self._transcriber.transcribe(descriptor, options, progress, cancelled)
         finally:
             os.close(descriptor)
+
+
+async def _first(*futures: asyncio.Future[Any]) -> None:
+    """Wait until one of them is done."""
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
 
 
 async def _disconnected(request: Request) -> None:
