@@ -24,7 +24,7 @@ from gunicorn.errors import HaltServer
 from asrsvc import __version__, settings
 from asrsvc.errors import AsrError, StoreError
 from asrsvc.release.store import Store, Version
-from asrsvc.serving import status
+from asrsvc.serving import report, status
 from asrsvc.serving.brief import LINE_BYTES, Brief, hear
 from asrsvc.serving.lanes import Lane, LaneName
 from asrsvc.serving.notify import Notifier
@@ -49,7 +49,8 @@ from asrsvc.serving.roll import (
     WorkerState,
     Worn,
 )
-from asrsvc.serving.scoreboard import NOTHING, Column, Numbers, Scoreboard
+from asrsvc.serving.scoreboard import Column, Scoreboard
+from asrsvc.serving.soak import Soak
 from asrsvc.settings import SettingError, Settings
 
 LEAVE_SECONDS: Final = 15.0
@@ -95,7 +96,6 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._problems: tuple[str, ...] = ()
         self._counters = {"restarts": 0, "killed_draining": 0, "lost_requests": 0}
         self._late: list[Event] = []
-        self._soak_base: dict[int, Numbers] = {}
         self._told_ready = False
         self._stopping = False
         self._store = Store(self._settings.store)
@@ -112,6 +112,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         limit = loaded.queue_limit
         self._lanes = {name: Lane.create(limit) for name in LaneName}
         self._scoreboard = Scoreboard.create()
+        self._soak = Soak(self._scoreboard)
         candidates = self._store.candidates()
         self._problems = candidates.problems
         for problem in candidates.problems:
@@ -206,7 +207,9 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         for event in self._late:
             self._handle(event)
         self._late = []
-        self._watch_soak()
+        decided, error = self._soak.look(self._machine, self._settings) if self._machine else (False, None)
+        if decided:
+            self._handle(Soaked(time.monotonic(), error))
         self._handle(Tick(time.monotonic()))
         self._report()
         interval = self._notifier.watchdog_interval
@@ -396,38 +399,6 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._selector.unregister(member.pipe)
         os.close(member.pipe)
 
-    # The soak.
-
-    def _watch_soak(self) -> None:
-        machine = self._machine
-        if (
-            machine is None
-            or machine.roll is None
-            or not machine.rolling
-            or machine.roll.step is not Step.SOAK
-        ):
-            self._soak_base = {}
-            return
-        rows = {
-            w.number: self._scoreboard.row(w.number).numbers()
-            for w in machine.workers.values()
-            if w.state is WorkerState.READY and w.version is not None
-        }
-        if not self._soak_base:
-            self._soak_base = rows
-            return
-        new, old = NOTHING, NOTHING
-        for number, numbers in rows.items():
-            added = numbers.since(self._soak_base.get(number, NOTHING))
-            if machine.workers[number].roll == machine.roll.id:
-                new = new.plus(added)
-            else:
-                old = old.plus(added)
-        error = _compare(new, old, self._settings)
-        enough = new.requests >= self._settings.soak_requests
-        if error is not None or enough:
-            self._handle(Soaked(time.monotonic(), error))
-
     # Signals.
 
     def handle_hup(self) -> None:
@@ -527,7 +498,6 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def _settle(self, action: Settle) -> None:
         """Move the pointers, or say why not."""
         assert self._machine is not None
-        self._soak_base = {}
         try:
             version = self._store.version(action.version)
             if action.result is Result.SUCCEEDED:
@@ -565,7 +535,17 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._told_ready = True
             self._notifier.ready(f"serving {machine.base}")
             self._take_up_wish()
-        found = self._status(machine)
+        found = report.build(
+            machine,
+            report.Known(
+                myself=self._myself,
+                pids={member.number: member.pid for member in self._members.values()},
+                stopping=self._stopping,
+                problems=self._problems,
+                refused=self._refused,
+                counters=status.Counters(**self._counters),
+            ),
+        )
         if found == self._written:
             return
         try:
@@ -588,54 +568,6 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             return
         self._wake()
         self.SIG_QUEUE.put_nowait(signal.SIGHUP)
-
-    def _status(self, machine: Machine) -> status.Status:
-        roll = machine.roll
-        ready = machine.ready
-        state: status.State = "serving"
-        if self._stopping:
-            state = "stopping"
-        elif ready == 0:
-            state = "down"
-        elif machine.rolling:
-            state = "rolling"
-        elif self._problems or ready < machine.wanted:
-            state = "degraded"
-        return status.Status(
-            master=self._myself,
-            state=state,
-            version=machine.base,
-            workers=tuple(
-                status.WorkerStatus(
-                    pid=member.pid,
-                    version=member.version,
-                    state=_public_state(machine.workers[member.number].state),
-                    since=self._clock(machine.workers[member.number].since),
-                )
-                for member in self._members.values()
-                if member.number in machine.workers
-            ),
-            wanted=machine.wanted,
-            roll=None
-            if roll is None
-            else status.Roll(
-                id=roll.id,
-                source=roll.source,
-                target=roll.target,
-                step=roll.step.value,
-                started=self._clock(roll.started),
-                result=None if roll.result is None else roll.result.value,
-                error=roll.error,
-                ended=None if roll.ended is None else self._clock(roll.ended),
-            ),
-            problems=self._problems,
-            refused=self._refused,
-            counters=status.Counters(**self._counters),
-        )
-
-    def _clock(self, moment: float) -> str:
-        """A moment of the monotonic clock as the status file says it."""
-        return status.at(moment)
 
     # Stop.
 
@@ -678,34 +610,6 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def _asked_again(self) -> bool:
         asked = {signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
         return bool(asked & set(super().wait_for_signals(timeout=0.0)))
-
-
-def _compare(new: Numbers, old: Numbers, loaded: Settings) -> str | None:
-    """What is wrong with the new version by its first requests; None if nothing is, or too few are known."""
-    if min(new.requests, old.requests) < loaded.soak_min_samples:
-        return None
-    for name, one, other, allowed in (
-        ("errors", new.errors, old.errors, loaded.soak_max_errors),
-        ("empty texts", new.empty, old.empty, loaded.soak_max_empty),
-    ):
-        share, before = one / new.requests, other / old.requests
-        if share > before + allowed:
-            return f"it falls behind in the soak: {share:.0%} {name} against {before:.0%} of the old version"
-    if new.audio_ms and old.audio_ms and old.busy_ms:
-        slowdown = (new.busy_ms / new.audio_ms) / (old.busy_ms / old.audio_ms)
-        if slowdown > loaded.soak_max_slowdown:
-            return f"it falls behind in the soak: {slowdown:.1f} times the engine's time of the old version"
-    return None
-
-
-def _public_state(state: WorkerState) -> status.WorkerState:
-    match state:
-        case WorkerState.LOADING:
-            return "loading"
-        case WorkerState.READY:
-            return "ready"
-        case _:
-            return "draining"
 
 
 def _how_it_ended(code: int) -> str:
