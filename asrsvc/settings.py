@@ -155,7 +155,11 @@ class Settings:
         _auto_or(_integer(1, 256)),
     )
     batch_size: int = _setting(
-        "ASR_BATCH_SIZE", "1", "spans", "spans in one run of the engine, at most", _integer(1, 64)
+        "ASR_BATCH_SIZE",
+        "1",
+        "spans",
+        "spans in one run of the engine, at most; above 1 a result may depend on its company",
+        _integer(1, 64),
     )
     device: str = _setting(
         "ASR_DEVICE", "cpu", "device", "what the engine runs on: cpu, cuda, cuda:N", _device
