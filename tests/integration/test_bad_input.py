@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from bodies import FORM, chunks, connection, exchange, form, head, part, read_reply, request, upload
+from bodies import FORM, chunks, connection, exchange, fill, form, head, part, read_reply, request, upload
 from formats import TEXT, ByFFmpeg, clip, make
 from inspection import GOOD, Inspection, check_error
 from service import Service, running, wait_for
@@ -720,15 +720,12 @@ def test_places_are_free_again_when_clients_leave(tmp_path: Path) -> None:
     """Ten clients that send no body and one in the queue fill a worker."""
     with running(tmp_path, ASR_WORKERS="1", ASR_THREADS="1", ASR_QUEUE_LIMIT="1") as service:
         inspection = Inspection(service)
-        for turn in range(3):
-            names = [f"turn-{turn}-{n}" for n in range(10)]
+        for _ in range(3):
             with ExitStack() as held:
-                for name in [*names, "waits"]:
-                    made = held.enter_context(connection(service.port))
-                    made.sendall(head(length=1000, X_Request_Id=name))
+                names = fill(held, service.port, 11)
                 refused = wait_for("the worker is full", lambda: full(inspection))
                 check_error(refused, "over_capacity")
-            for name in names:
+            for name in names[:10]:
                 assert inspection.access_line(name)["error"] == "client_gone"
         inspection.check()
 
