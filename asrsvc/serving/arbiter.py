@@ -219,6 +219,8 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def _handle(self, event: Event) -> None:
         assert self._machine is not None
+        if self._stopping:
+            return  # those who leave now, and say so, are not to be replaced
         before = self._machine.roll.step if self._machine.rolling and self._machine.roll else None
         for action in self._machine.handle(event):
             self._carry_out(action)
