@@ -206,9 +206,7 @@ def watching(service: Operated) -> Iterator[Watch]:
             states = [worker.state for worker in now.workers]
             watch.looks += 1
             watch.fewest_ready = min(watch.fewest_ready, states.count("ready"))
-            watch.most_processes = max(
-                watch.most_processes, states.count("ready") + states.count("loading")
-            )
+            watch.most_processes = max(watch.most_processes, states.count("ready") + states.count("loading"))
             if now.roll and now.roll.id not in known:
                 known.add(now.roll.id)
                 watch.begins.append(moment)

@@ -205,7 +205,9 @@ def check_good(service: Operated) -> None:
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_model_fails_its_roll_and_costs_no_request(service: Operated, name: str, tmp_path: Path) -> None:
+def test_a_bad_model_fails_its_roll_and_costs_no_request(
+    service: Operated, name: str, tmp_path: Path
+) -> None:
     bad = add_bad(service, name, tmp_path / name)
     with watching(service) as watch, traffic(service, 15.0) as flow:
         flow.wait_answered(5)
@@ -354,7 +356,9 @@ BREAKS: list[Break] = [leads_nowhere, is_a_file, is_a_loop, leads_out_of_the_sto
 
 @pytest.mark.parametrize("pointer", ["next", "current"])
 @pytest.mark.parametrize("break_", BREAKS, ids=lambda b: b.__name__)
-def test_a_broken_pointer_is_refused_and_harms_nothing(service: Operated, pointer: str, break_: Break) -> None:
+def test_a_broken_pointer_is_refused_and_harms_nothing(
+    service: Operated, pointer: str, break_: Break
+) -> None:
     before = service.wait_whole(service.good)
     pids = service.worker_pids()
     link = service.store.root / pointer
