@@ -87,7 +87,7 @@ class Service:
             self.process = subprocess.Popen(
                 command, env=self.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=PROJECT
             )
-        workers = int(self.environ.get("ASR_WORKERS", "0"))
+        workers = int(self.environ.get("ASR_WORKERS") or 0)
 
         def ready() -> bool:
             assert self.process is not None
