@@ -459,8 +459,8 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         for lane in self._lanes.values():
             lane.set_limit(loaded.queue_limit)
         now = time.monotonic()
-        if loaded.worker_count() != self.num_workers:
-            self.num_workers = loaded.worker_count()
+        self.num_workers = loaded.worker_count()
+        if self.num_workers != self._machine.wanted:
             self._handle(Scale(now, self.num_workers))
         self._handle(Wish(now, None if called_off else wish.id, tried=not forced))
 
