@@ -148,7 +148,9 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def _guard_ops_listener(self) -> None:
         listeners = self._ops_listeners()
         if not listeners:
-            self.log.warning("systemd passes no listener named ops: health and administration have none apart")
+            self.log.warning(
+                "systemd passes no listener named ops: health and administration have none apart"
+            )
         for listener in listeners:
             if listener.FAMILY == socket.AF_UNIX:
                 with suppress(OSError):

@@ -42,9 +42,25 @@ def why_not() -> str | None:
     missing = [name for name in ("systemctl", "nginx", "unshare", "nsenter") if shutil.which(name) is None]
     if missing:
         return f"not installed: {', '.join(missing)}"
-    # In the box /tmp and /run are empty.
-    if any(prefix.startswith(("/tmp/", "/run/")) for prefix in (sys.prefix, sys.base_prefix)):  # noqa: S108
-        return f"the box cannot see the Python in {sys.prefix}"
+    for prefix in (sys.prefix, sys.base_prefix):
+        # The box has this machine's root file system, with an empty /tmp, and no other.
+        if prefix.startswith("/tmp/") or Path(prefix).stat().st_dev != Path("/").stat().st_dev:
+            return f"the box cannot see {prefix}"
+    probe = [
+        "unshare",
+        "--mount",
+        "--uts",
+        "--ipc",
+        "--pid",
+        "--fork",
+        "mount",
+        "-t",
+        "tmpfs",
+        "none",
+        "/mnt",
+    ]
+    if subprocess.run(probe, capture_output=True, check=False).returncode != 0:
+        return "namespaces with mounts of their own are not permitted here"
     return None
 
 
@@ -61,8 +77,7 @@ class Box:
             [str(_SDBOX), "start", str(self.folder)], capture_output=True, text=True, timeout=60, check=False
         )
         if done.returncode != 0:
-            log = self.folder / "boot.log"
-            raise RuntimeError(f"{done.stderr}\n{log.read_text() if log.exists() else ''}")
+            raise RuntimeError(f"{done.stderr}\n{(self.folder / 'boot.log').read_text()}")
 
     def end(self) -> None:
         subprocess.run([str(_SDBOX), "stop", str(self.folder)], timeout=30, check=True)
@@ -94,9 +109,7 @@ class Box:
         return done
 
     def write(self, path: str, content: str) -> None:
-        self.run(
-            "sh", "-c", 'mkdir -p "$(dirname "$1")" && cat >"$1"', "sh", path, stdin=content.encode()
-        )
+        self.run("sh", "-c", 'mkdir -p "$(dirname "$1")" && cat >"$1"', "sh", path, stdin=content.encode())
 
     # The service.
 
@@ -113,10 +126,9 @@ class Box:
         self.run("systemd-sysusers")
         for unit in ("asr.service", "asr.socket", "asr-ops.socket"):
             self.run("cp", f"/opt/asr/systemd/{unit}", "/etc/systemd/system/")
-        self.write(
-            "/etc/asr/asr.conf",
-            f"ASR_BIND=127.0.0.1:{self.port}\nASR_WORKERS=2\nASR_THREADS=1\nASR_SOAK_SECONDS=1\n",
-        )
+        # What has waited at the listener during a restart comes into the queue all at once.
+        settings = "ASR_WORKERS=2\nASR_THREADS=1\nASR_SOAK_SECONDS=1\nASR_QUEUE_LIMIT=250\n"
+        self.write("/etc/asr/asr.conf", f"ASR_BIND=127.0.0.1:{self.port}\n{settings}")
         drop_ins = "/etc/systemd/system"
         self.write(
             f"{drop_ins}/asr.service.d/test.conf",
@@ -164,8 +176,10 @@ class Box:
     def wait_until_serving(self, seconds: float = 30) -> None:
         wait_for(
             "both workers are ready",
-            lambda: self.property("ActiveState") == "active"
-            and [worker["state"] for worker in self.status()["workers"]] == ["ready", "ready"],
+            lambda: (
+                self.property("ActiveState") == "active"
+                and [worker["state"] for worker in self.status()["workers"]] == ["ready", "ready"]
+            ),
             seconds,
         )
 
