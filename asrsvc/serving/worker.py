@@ -162,7 +162,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         brief = self.brief
         self._places = Places(
             brief.lanes,
-            serve=self._serve,
+            serve=self._hand_over,
             patience=_BODY_PATIENCE_SECONDS,
             most=compose.MOST_REQUESTS,
             changed=self._count,
@@ -172,16 +172,20 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
                 (listener.sock, {"local": True} if listener.fileno() in brief.ops_listeners else {})
                 for listener in self.sockets
             ],
-            serve=self._serve,
+            serve=self._hand_over,
             lane_of=compose.Router(brief.settings).lane_of if brief.version else lambda _head: None,
             lanes=brief.lanes,
-            limits=Limits(head_seconds=brief.settings.header_timeout, visitors=_VISITORS),
+            limits=Limits(
+                head_seconds=brief.settings.header_timeout,
+                visitors=_VISITORS,
+                waiting=brief.settings.queue_limit,
+            ),
         )
         if brief.version:
             self._places.start()
         self._acceptor.start()
 
-    def _serve(self, connection: socket.socket, state: dict[str, Any]) -> None:
+    def _hand_over(self, connection: socket.socket, state: dict[str, Any]) -> None:
         """Hand a connection to uvicorn's protocol."""
         loop = asyncio.get_running_loop()
         protocol = LingeringProtocol(config=self.config, server_state=self._state, app_state=state)

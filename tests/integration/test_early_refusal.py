@@ -48,7 +48,7 @@ def refusal(request: pytest.FixtureRequest, narrow: Inspection) -> Iterator[Refu
     """A kind of refusal; for 429 all places are taken by clients that do not send their body."""
     with ExitStack() as held:
         if request.param == "429":
-            for _ in range(6):
+            for _ in range(11):  # ten in the worker, one in the queue
                 made = held.enter_context(connection(narrow.service.port))
                 made.sendall(head(length=1000))
             wait_for("the worker is full", lambda: narrow.ask(upload(GOOD)).status_code == 429)

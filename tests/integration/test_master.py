@@ -15,7 +15,10 @@ WITNESS = """
 import json, sys
 exec(compile(open({configuration!r}).read(), {configuration!r}, "exec"))
 
+_ours = pre_fork
+
 def pre_fork(server, worker):
+    _ours(server, worker)
     with open({report!r}, "w") as file:
         json.dump({{"pid": server.pid, "modules": sorted(sys.modules)}}, file)
 """
