@@ -712,8 +712,8 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self.LISTENERS, unlink=not self.systemd and self.reexec_pid == self.master_pid == 0
         )
         self.LISTENERS = []
-        for member in self._members.values():
-            self._scoreboard.row(member.number)[Column.LEAVE] = 1
+        for leaving in self._members.values():
+            self._scoreboard.row(leaving.number)[Column.LEAVE] = 1
         self.kill_workers(signal.SIGTERM if graceful else signal.SIGQUIT)
         limit = time.monotonic() + (self._settings.drain_timeout if graceful else _QUICK_SECONDS)
         while self.WORKERS and time.monotonic() < limit:

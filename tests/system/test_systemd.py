@@ -181,6 +181,25 @@ def test_sighup_shows_as_a_reload_and_the_unit_is_active_again(running: World) -
     assert box.property("StatusText") == f"serving {running.first}"
 
 
+def test_sigusr2_moves_the_unit_to_a_new_master_and_loses_nothing(running: World) -> None:
+    _replace_master(running)
+
+
+def _replace_master(running: World) -> None:
+    box = running.box
+    before = box.property("MainPID")
+    with running.load():
+        box.run("kill", "-USR2", before)
+        wait_for("systemd follows the new master", lambda: box.property("MainPID") != before)
+        box.wait_until_serving()
+        wait_for(
+            "the old master has left", lambda: box.run("kill", "-0", before, check=False).returncode != 0
+        )
+    assert box.property("MainPID") == str(box.status()["master"]["pid"])
+    assert box.property("NRestarts") == "0"
+    box.run("systemctl", "reload", "asr")
+
+
 def test_nginx_passes_a_plain_request_id_on_and_replaces_others(running: World) -> None:
     with httpx.Client(base_url=f"http://127.0.0.1:{running.box.proxy_port}", trust_env=False) as client:
         for given, right in (("a-1.b:c/d=", re.escape("a-1.b:c/d=")), ("two words", r"[0-9a-f]{32}")):
@@ -245,7 +264,7 @@ def test_stop_without_socket_units_answers_all_that_waits(running: World) -> Non
     box.run("systemctl", "start", "asr")
     box.wait_until_serving()
     assert box.run("stat", "-c", "%a", "/run/asr/ops.sock").stdout.strip() == "660"
-    box.run("systemctl", "reload", "asr")
+    _replace_master(running)
     body = clips({running.first: "withitn"})[0].body
     waiting = []
     for _ in range(30):
