@@ -41,6 +41,7 @@ COULD_NOT_LOAD: Final = 70
 """exit code of a worker whose model cannot serve (EX_SOFTWARE); gunicorn's own 3 and 4 halt its master"""
 
 _BEAT_SECONDS: Final = 1.0
+_REASON_SECONDS: Final = 1.0  # from SIGTERM until the master says why, at most
 _LOOK_SECONDS: Final = 0.02  # how often a worker that drains looks whether it is done
 _BODY_PATIENCE_SECONDS: Final = 0.05
 _VISITORS: Final = 2048
@@ -93,6 +94,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             self._refresh_headers()
             self._open()
             await self._leaving.wait()
+            await self._hear_why()
             await self._drain()
         finally:
             beat.cancel()
@@ -215,6 +217,20 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
 
     # Leaving.
 
+    async def _hear_why(self) -> None:
+        """Serve on until it is known why SIGTERM came: what waits may have no other worker to go to.
+
+        systemd sends it to all processes of the service at once, and the master says in a moment that
+        it stops, or is dead.
+        """
+        brief = self.brief
+        deadline = time.monotonic() + _REASON_SECONDS
+        while time.monotonic() < deadline:
+            self._look_for_master()
+            if self._orphaned or brief.row[Column.LEAVE] or brief.service[Column.STOPPING]:
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
+
     async def _drain(self) -> None:
         stopping = self._orphaned or bool(self.brief.service[Column.STOPPING])
         self._title(f"{self.brief.version or 'no model'} draining")
@@ -245,14 +261,17 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
     async def _beat(self) -> None:
         while True:
             self.notify()
-            if os.getppid() != self.ppid and not self._orphaned:
-                log.warning("the master has died: this worker finishes what it has and leaves")
-                self._orphaned = True
-                self._leaving.set()
-                if not hasattr(self, "_acceptor"):
-                    os._exit(0)
+            self._look_for_master()
             self._refresh_headers()
             await asyncio.sleep(_BEAT_SECONDS)
+
+    def _look_for_master(self) -> None:
+        if os.getppid() != self.ppid and not self._orphaned:
+            log.warning("the master has died: this worker finishes what it has and leaves")
+            self._orphaned = True
+            self._leaving.set()
+            if not hasattr(self, "_acceptor"):
+                os._exit(0)
 
     def _refresh_headers(self) -> None:
         # What uvicorn's own server does every second; protocols made by hand read it too.
