@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -44,6 +45,7 @@ _BEAT_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 0.02  # how often a worker that drains looks whether it is done
 _BODY_PATIENCE_SECONDS: Final = 0.05
 _VISITORS: Final = 2048
+_DESCRIPTORS_EACH: Final = 4  # of those that a process may have, one in so many may be a visitor
 _LOAD_NICENESS: Final = 10
 
 
@@ -173,7 +175,10 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             serve=self._serve,
             lane_of=compose.Router(brief.settings).lane_of if brief.version else lambda _head: None,
             lanes=brief.lanes,
-            limits=Limits(head_seconds=brief.settings.header_timeout, visitors=_VISITORS),
+            limits=Limits(
+                head_seconds=brief.settings.header_timeout,
+                visitors=min(_VISITORS, _raise_descriptor_limit() // _DESCRIPTORS_EACH),
+            ),
         )
         if brief.version:
             self._places.start()
@@ -273,6 +278,13 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
     def _title(self, text: str) -> None:
         with suppress(OSError):
             setproctitle(f"gunicorn: worker [{self.cfg.proc_name}] {text}")
+
+
+def _raise_descriptor_limit() -> int:
+    """Allow this process as many descriptors as it may have: the usual soft limit is 1,024."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard if hard != resource.RLIM_INFINITY else sys.maxsize
 
 
 def _in_niced_thread(work: Callable[[], Any], threads: int) -> Future[Any]:
