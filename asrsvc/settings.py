@@ -475,6 +475,21 @@ def take_systemd_environment() -> dict[str, str]:
     return found
 
 
+INHERITANCE_VARIABLE: Final = "ASRSVC_INHERITANCE"
+"""set by a master for the one that it starts on SIGUSR2; not a setting"""
+
+
+def inheritance_text() -> str | None:
+    """What the master that started this one on SIGUSR2 has handed down."""
+    return os.environ.get(INHERITANCE_VARIABLE) if "GUNICORN_PID" in os.environ else None
+
+
+def forget_inheritance() -> None:
+    """This process is the only master now: what it starts is not to take it for another's child."""
+    for name in ("GUNICORN_PID", INHERITANCE_VARIABLE):
+        os.environ.pop(name, None)
+
+
 def _read_file(path: Path) -> dict[str, str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from gunicorn import sock
+from gunicorn import sock, util
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
@@ -26,6 +26,7 @@ from asrsvc.errors import AsrError, StoreError
 from asrsvc.release.store import Store, Version
 from asrsvc.serving import report, status
 from asrsvc.serving.brief import LINE_BYTES, Brief, hear
+from asrsvc.serving.handover import Inheritance, handed_down, inheritance
 from asrsvc.serving.lanes import Lane, LaneName
 from asrsvc.serving.notify import Notifier
 from asrsvc.serving.roll import (
@@ -89,7 +90,8 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._wake_read, selectors.EVENT_READ)
-        self._notifier = Notifier(settings.take_systemd_environment())
+        self._systemd_environ = settings.take_systemd_environment()
+        self._notifier = Notifier(self._systemd_environ)
         self._next_ping = 0.0
         self._written: status.Status | None = None
         self._refused: status.Refused | None = None
@@ -100,6 +102,11 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._stopping = False
         self._store = Store(self._settings.store)
         self._machine: Machine | None = None
+        self._inherited = inheritance()
+        self._environ = settings.environment({})
+        self._handover_deadline: float | None = None
+        self._handed_over = False
+        self._locked = False
         super().__init__(app)
 
     # Start.
@@ -107,10 +114,17 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def start(self) -> None:
         """Lock the runtime folder, make the queue, choose the version, then listen (gunicorn)."""
         loaded = self._settings
-        self._lock_runtime_folder(loaded.runtime_dir)
+        if self._inherited is None:
+            self._lock_runtime_folder(loaded.runtime_dir)
         self._myself = status.myself(__version__)
         limit = loaded.queue_limit
-        self._lanes = {name: Lane.create(limit) for name in LaneName}
+        if self._inherited is None:
+            self._lanes = {name: Lane.create(limit) for name in LaneName}
+        else:
+            self._lanes = {
+                name: Lane.inherit(ends, limit)
+                for name, ends in zip(LaneName, self._inherited.lanes, strict=True)
+            }
         self._scoreboard = Scoreboard.create()
         self._soak = Soak(self._scoreboard)
         candidates = self._store.candidates()
@@ -121,6 +135,8 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             loaded.worker_count(), self._limits(), [version.id for version in candidates.versions]
         )
         super().start()
+        if self._inherited is not None:
+            self.systemd = self._inherited.systemd
         self._guard_ops_listener()
 
     def _lock_runtime_folder(self, folder: Path) -> None:
@@ -139,6 +155,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                     "another ASR_RUNTIME_DIR",
                     2,
                 ) from None
+            self._locked = True
             self._lock.truncate(0)
             self._lock.write(f"{os.getpid()}\n")
             self._lock.flush()
@@ -189,12 +206,15 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         """Wait for a signal, a worker's line, or the machine's next deadline."""
         for key, _events in self._selector.select(self._patience(timeout)):
             if key.data is None:
-                with suppress(BlockingIOError):
-                    os.read(self._wake_read, 4096)
+                self._drain_wake()
             else:
                 self._listen(key.data)
         found: list[int] = super().wait_for_signals(timeout=0.0)
         return found
+
+    def _drain_wake(self) -> None:
+        with suppress(BlockingIOError):
+            os.read(self._wake_read, 4096)
 
     def _patience(self, timeout: float) -> float:
         deadline = self._machine.deadline() if self._machine is not None else None
@@ -219,6 +239,8 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def _handle(self, event: Event) -> None:
         assert self._machine is not None
+        if self._stopping:
+            return  # all workers have been told to leave: none is to be replaced
         before = self._machine.roll.step if self._machine.rolling and self._machine.roll else None
         for action in self._machine.handle(event):
             self._carry_out(action)
@@ -387,6 +409,8 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if self._stopping or self._machine is None:
             return
         known = self._machine.workers.get(member.number)
+        if self.master_pid and known is not None and known.state is WorkerState.LOADING:
+            raise HaltServer(f"this new master cannot start its workers: {error}", 1)
         if known is not None and known.state is WorkerState.READY:
             self._counters["restarts"] += 1
         self._handle(Gone(time.monotonic(), member.number, error))
@@ -403,15 +427,31 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def handle_hup(self) -> None:
         """Re-read the settings and the wish, and roll."""
+        assert self._machine is not None
+        if self.reexec_pid or self.master_pid:
+            self._refuse("SIGHUP", "a new master is being started")
+            return
         try:
-            loaded = self._reload_settings()
-            assert self._machine is not None
             wish = self._store.wish(self._machine.base)
             if wish is None:
                 raise StoreError(f"{self._store.root} holds no version to serve")
             forced = self._store.record(wish.id).forced
-        except (AsrError, SettingError) as error:
-            self._refuse(str(error))
+        except AsrError as error:
+            self._refuse("SIGHUP", error.message)
+            return
+        roll = self._machine.roll
+        called_off = (
+            self._machine.rolling
+            and roll is not None
+            and roll.target != self._machine.base
+            and wish.id == self._machine.base
+        )
+        try:
+            loaded = self._reload_settings()
+        except SettingError as error:
+            self._refuse("SIGHUP", str(error))
+            if called_off:  # that needs no settings
+                self._handle(Wish(time.monotonic(), None))
             return
         self._refused = None
         self._settings = loaded
@@ -422,12 +462,6 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if loaded.worker_count() != self.num_workers:
             self.num_workers = loaded.worker_count()
             self._handle(Scale(now, self.num_workers))
-        called_off = (
-            self._machine.rolling
-            and self._machine.roll is not None
-            and self._machine.roll.target != self._machine.base
-            and wish.id == self._machine.base
-        )
         self._handle(Wish(now, None if called_off else wish.id, tried=not forced))
 
     def _reload_settings(self) -> Settings:
@@ -447,10 +481,10 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             raise SettingError(f"the configuration cannot be read again: {error}") from None
         return loaded
 
-    def _refuse(self, reason: str) -> None:
-        self.log.error("SIGHUP is refused: %s", reason)
+    def _refuse(self, what: str, reason: str) -> None:
+        self.log.error("%s is refused: %s", what, reason)
         self._refused = status.Refused(status.now(), reason)
-        self._notifier.status(f"reload refused: {reason}")
+        self._notifier.status(f"{what} refused: {reason}")
         self._report()
 
     def handle_ttin(self) -> None:
@@ -471,9 +505,85 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def handle_winch(self) -> None:
         """SIGWINCH, the change of a terminal's size: nothing."""
 
+    # New code: a second master on the same listeners and the same queue.
+
     def handle_usr2(self) -> None:
-        """SIGUSR2: refused for now."""
-        self.log.error("SIGUSR2 is not supported by this version: restart the service for new code")
+        """SIGUSR2: start a new master with the code that is on disk now; it asks this one to leave."""
+        reason = None
+        if os.getpid() == 1:
+            reason = "a master that is process 1 cannot leave"
+        elif self.reexec_pid or self.master_pid:
+            reason = "another master is being started"
+        elif self._machine is None or self._machine.rolling or self._machine.ready == 0:
+            reason = "a roll is under way, or nothing serves"
+        if reason is not None:
+            self._refuse("SIGUSR2", reason)
+            return
+        # Its workers load all at once and are tried once; then there is the hand-over.
+        self._handover_deadline = time.monotonic() + 2 * self._settings.ready_timeout
+        self.reexec()
+
+    def reexec(self) -> None:
+        """Start the new master (gunicorn); it inherits listeners and lanes by their numbers."""
+        master_pid = os.getpid()
+        lanes = tuple(lane.descriptors() for lane in self._lanes.values())
+        environ = {**self._environ, **self._systemd_environ}
+        environ.pop("WATCHDOG_PID", None)
+        self.reexec_pid = os.fork()
+        if self.reexec_pid:
+            self.log.info("starting a new master", extra={"new_master": self.reexec_pid})
+            return
+        for ends in lanes:
+            for descriptor in ends:
+                os.set_inheritable(descriptor, True)  # noqa: FBT003 - its name is its meaning
+        environ |= handed_down(
+            master_pid, [listener.fileno() for listener in self.LISTENERS], Inheritance(lanes, self.systemd)
+        )
+        os.chdir(self.START_CTX["cwd"])
+        os.execvpe(self.START_CTX[0], self.START_CTX["args"], environ)  # noqa: S606 - that is its purpose
+
+    def maybe_promote_master(self) -> None:
+        """A new master takes over once all its workers serve (gunicorn calls this in every round)."""
+        if self.master_pid and self._machine is not None:
+            alone = self.master_pid != os.getppid()
+            if alone or self._machine.ready >= self._machine.wanted:
+                self._promote(tell_old=not alone)
+        if not self._locked and not self.master_pid:
+            with suppress(HaltServer):  # the old master still finishes
+                self._lock_runtime_folder(self._settings.runtime_dir)
+        self._watch_handover()
+
+    def _promote(self, *, tell_old: bool) -> None:
+        self.log.info("this master takes over", extra={"old_master": self.master_pid})
+        self._notifier.mainpid(os.getpid())
+        if tell_old:
+            with suppress(ProcessLookupError):
+                os.kill(self.master_pid, signal.SIGTERM)
+        settings.forget_inheritance()
+        self.master_pid = 0
+        self.master_name = "Master"
+        self.proc_name = self.cfg.proc_name
+        util._setproctitle(f"master [{self.proc_name}]")
+        self._report()
+
+    def _watch_handover(self) -> None:
+        """End a new master that does not get ready; this one goes on."""
+        if self._handover_deadline is None or self._handed_over:
+            return
+        if not self.reexec_pid:
+            self._handover_deadline = None
+            self._refuse("SIGUSR2", "the new master has failed; its own log lines say why")
+        elif time.monotonic() > self._handover_deadline:
+            self.log.error("the new master is not ready in time and is ended")
+            with suppress(ProcessLookupError):
+                os.kill(self.reexec_pid, signal.SIGKILL)
+
+    def handle_term(self) -> None:
+        """SIGTERM: stop; from the new master, hand over."""
+        if self.reexec_pid and self._handover_deadline is not None:
+            self._handed_over = True
+            self.log.info("handing over to the new master", extra={"new_master": self.reexec_pid})
+        raise StopIteration
 
     # Ends of rolls.
 
@@ -501,7 +611,8 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         try:
             version = self._store.version(action.version)
             if action.result is Result.SUCCEEDED:
-                self._store.promote(version)
+                roll = self._machine.roll
+                self._store.promote(version, settled=roll.source if roll is not None else None)
                 self._problems = ()
             else:
                 self._store.drop_next(version)
@@ -529,12 +640,12 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def _report(self) -> None:
         """Write the status file if something has changed, and tell systemd once when all serve."""
         machine = self._machine
-        if machine is None:
-            return
+        if machine is None or self._handed_over or self.master_pid:
+            return  # the status file belongs to the other master
         if not self._told_ready and machine.ready > 0:
             self._told_ready = True
             self._notifier.ready(f"serving {machine.base}")
-            self._take_up_wish()
+            self._first_serves(machine)
         found = report.build(
             machine,
             report.Known(
@@ -554,20 +665,25 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         except AsrError as error:
             self.log.error("%s", error.message)
 
-    def _take_up_wish(self) -> None:
-        """A wish found at the start is rolled to once something serves."""
+    def _first_serves(self, machine: Machine) -> None:
+        """The start has succeeded: note what serves; a wish found on disk is rolled to now."""
+        if machine.base is None:
+            return
         try:
-            wish = self._store.wish(self._machine.base if self._machine is not None else None)
+            served = self._store.version(machine.base)
+            self._store.records.note_served(served.id)
+            try:
+                wish = self._store.wish(served.id)
+            except StoreError:
+                # A pointer leads nowhere: a reload would be refused for ever.
+                self._store.restore_current(served)
+                wish = self._store.wish(served.id)
         except AsrError as error:
-            self._refuse(error.message)
+            self._refuse("the wish found at the start", error.message)
             return
-        if self._machine is None or wish is None or wish.id == self._machine.base:
-            if self._machine is not None and self._machine.base is not None:
-                with suppress(AsrError):
-                    self._store.records.note_served(self._machine.base)
-            return
-        self._wake()
-        self.SIG_QUEUE.put_nowait(signal.SIGHUP)
+        if wish is not None and wish.id != served.id:
+            self.SIG_QUEUE.put_nowait(signal.SIGHUP)
+            self._wake()
 
     # Stop.
 
@@ -578,9 +694,11 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             graceful: False ends them at once.
         """
         self._stopping = True
-        self._notifier.stopping()
-        self._report()
-        self._scoreboard_stop()
+        if not self._handed_over and not self.master_pid:
+            # Otherwise another master serves on: its workers take what waits, and it tells systemd.
+            self._notifier.stopping()
+            self._report()
+            self._scoreboard_stop()
         sock.close_sockets(
             self.LISTENERS, unlink=not self.systemd and self.reexec_pid == self.master_pid == 0
         )
@@ -595,7 +713,8 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 self.kill_workers(signal.SIGQUIT)
                 limit = time.monotonic() + _QUICK_SECONDS
             self.reap_workers()
-            self._selector.select(_STOP_LOOK_SECONDS)
+            if self._selector.select(_STOP_LOOK_SECONDS):
+                self._drain_wake()
         for pid in list(self.WORKERS):
             member = self._members.get(pid)
             in_hand = self._scoreboard.row(member.number)[Column.IN_HAND] if member is not None else 0
