@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,3 +74,19 @@ def test_a_client_that_stays_is_let_go_after_a_time(port: int) -> None:
         made.sendall(head(length=1000))
         reply = read_reply(made)
         assert (reply.status, reply.body) == (413, b"no")
+
+
+@bounds(LINGER_IDLE_SECONDS=0.5)
+def test_a_client_that_is_silent_is_let_go_sooner_than_one_that_still_sends(port: int) -> None:
+    with connection(port) as silent, connection(port) as sends:
+        for made in (silent, sends):
+            made.sendall(head(length=1000))
+            assert read_reply(made).status == 413
+        for _ in range(10):
+            time.sleep(0.1)  # it sends slowly
+            sends.send(b"x")
+        with pytest.raises(ConnectionError):
+            for _ in range(2):  # the first makes the other side say that it has gone
+                silent.send(b"x")
+                time.sleep(0.05)
+        sends.send(b"x")

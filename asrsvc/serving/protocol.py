@@ -23,6 +23,8 @@ from asrsvc.serving.accept import HEAD_BYTES, HEAD_LATE, HEAD_TOO_LARGE
 log = logging.getLogger(__name__)
 
 LINGER_SECONDS: Final = 30.0
+LINGER_IDLE_SECONDS: Final = 5.0
+"""without a byte of the client, which has then read its answer and needs no more time"""
 LINGER_BYTES: Final = 2**30
 HEAD_LINGER_SECONDS: Final = 1.0
 """for a client whose header was refused: it must not hold up a worker that leaves"""
@@ -59,6 +61,7 @@ class LingeringProtocol(HttpToolsProtocol):
     lingering = False
     _wire: asyncio.Transport
     _discarded = 0
+    _heard = 0.0  # when bytes last came that were thrown away, loop.time()
     _overhead = 0  # bytes since the last that belonged to a whole head or to the body
     _deadline: asyncio.TimerHandle | None = None
 
@@ -76,6 +79,7 @@ class LingeringProtocol(HttpToolsProtocol):
         """Parse, or throw away what comes after the request or its answer (asyncio.Protocol)."""
         if self.lingering or self._request_is_whole():
             self._discarded += len(data)
+            self._heard = self.loop.time()
             if self._discarded > LINGER_BYTES:
                 self._wire.abort()
             return
@@ -153,7 +157,15 @@ class LingeringProtocol(HttpToolsProtocol):
         self.lingering = True
         self._wire.write_eof()
         self._wire.resume_reading()
-        self._deadline = self.loop.call_later(seconds, self._wire.abort)
+        self._heard = self.loop.time()
+        self._linger_on(self.loop.time() + seconds)
+
+    def _linger_on(self, until: float) -> None:
+        end = min(until, self._heard + LINGER_IDLE_SECONDS)
+        if end <= self.loop.time():
+            self._wire.abort()
+        else:
+            self._deadline = self.loop.call_at(end, self._linger_on, until)
 
     def send_400_response(self, msg: str) -> None:
         """Answer a request that is no HTTP, in the shape of all errors."""
