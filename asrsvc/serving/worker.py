@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -45,6 +46,7 @@ _REASON_SECONDS: Final = 1.0  # from SIGTERM until the master says why, at most
 _LOOK_SECONDS: Final = 0.02  # how often a worker that drains looks whether it is done
 _BODY_PATIENCE_SECONDS: Final = 0.05
 _VISITORS: Final = 2048
+_DESCRIPTORS_EACH: Final = 4  # of those that a process may have, one in so many may be a visitor
 _LOAD_NICENESS: Final = 10
 
 
@@ -177,7 +179,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             lanes=brief.lanes,
             limits=Limits(
                 head_seconds=brief.settings.header_timeout,
-                visitors=_VISITORS,
+                visitors=min(_VISITORS, _raise_descriptor_limit() // _DESCRIPTORS_EACH),
                 waiting=brief.settings.queue_limit,
             ),
         )
@@ -296,6 +298,13 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
     def _title(self, text: str) -> None:
         with suppress(OSError):
             setproctitle(f"gunicorn: worker [{self.cfg.proc_name}] {text}")
+
+
+def _raise_descriptor_limit() -> int:
+    """Allow this process as many descriptors as it may have: the usual soft limit is 1,024."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard if hard != resource.RLIM_INFINITY else sys.maxsize
 
 
 def _in_niced_thread(work: Callable[[], Any], threads: int) -> Future[Any]:

@@ -590,7 +590,7 @@ def test_malformed_http_is_refused(unharmed: Inspection, name: str) -> None:
 def test_a_head_without_end_is_refused(unharmed: Inspection, flood: bytes) -> None:
     reply = exchange(unharmed.service.port, flood)
     assert reply.status == 431
-    check_error(reply.json(), "header_too_large", "65536 bytes")
+    check_error(reply.json(), "header_too_large", "32768 bytes")
 
 
 # A service with small limits.
