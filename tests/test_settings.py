@@ -153,3 +153,9 @@ def test_one_setting_can_be_read_whatever_is_wrong_with_the_others(tmp_path: Pat
     with pytest.raises(SettingError, match="ASR_WORKERS='many'"):
         settings.value("ASR_WORKERS", environ)
     assert settings.value("ASR_STORE", {"ASR_STORE": "/x", "ASR_CONFIG": "/not/there"}) == Path("/x")
+
+
+def test_names_of_listeners_are_those_that_systemd_says() -> None:
+    assert settings.listener_names({"LISTEN_FDNAMES": "api:ops"}) == ("api", "ops")
+    assert settings.listener_names({"LISTEN_FDNAMES": ""}) == ()
+    assert settings.listener_names({}) == ()

@@ -132,8 +132,9 @@ class Box:
         drop_ins = "/etc/systemd/system"
         self.write(
             f"{drop_ins}/asr.service.d/test.conf",
+            "[Service]\nEnvironment=PYTHONPATH=/opt/asr PYTHONDONTWRITEBYTECODE=1\n"
             # A master that does not ping would not outlive a test.
-            "[Service]\nEnvironment=PYTHONPATH=/opt/asr PYTHONDONTWRITEBYTECODE=1\nWatchdogSec=10\n",
+            "WatchdogSec=6\nTimeoutAbortSec=5\n",
         )
         self.write(
             f"{drop_ins}/asr.socket.d/test.conf",

@@ -243,6 +243,21 @@ def test_a_killed_master_is_replaced_and_what_was_begun_is_finished(running: Wor
     assert box.property("NRestarts") == "1"
 
 
+def test_a_master_that_hangs_is_replaced_and_what_was_begun_is_finished(running: World) -> None:
+    box = running.box
+    before = box.property("MainPID")
+    body = clips({running.first: "withitn"})[0].body
+    began = time.monotonic()
+    begun = _begin_request(box.port, body)
+    _wait_until_in_hand(box, begun)
+    box.run("kill", "-STOP", before)
+    wait_for("the watchdog has seen it", lambda: box.property("ActiveState") != "active")
+    assert _end_request(begun, body).startswith(b"HTTP/1.1 200 ")
+    box.wait_until_serving(60)
+    assert box.property("MainPID") != before
+    _note(f"hung, serving again: {time.monotonic() - began:.1f} s")
+
+
 def test_stop_lets_a_running_request_end(running: World) -> None:
     box = running.box
     body = clips({running.first: "withitn"})[0].body
