@@ -194,6 +194,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         """Hand a connection to uvicorn's protocol."""
         loop = asyncio.get_running_loop()
         protocol = LingeringProtocol(config=self.config, server_state=self._state, app_state=state)
+        if "place" in state:
+            protocol.unserved = state["place"].release
         task = loop.create_task(loop.connect_accepted_socket(lambda: protocol, connection))
         self._connecting.add(task)
         task.add_done_callback(lambda done: self._connected(done, connection, state.get("place")))
