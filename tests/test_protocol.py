@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import uvicorn
 from bodies import connection, head, read_reply
+from uvicorn.server import ServerState
 
 from asrsvc.serving import protocol
 
@@ -74,6 +76,24 @@ def test_a_client_that_stays_is_let_go_after_a_time(port: int) -> None:
         made.sendall(head(length=1000))
         reply = read_reply(made)
         assert (reply.status, reply.body) == (413, b"no")
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"no HTTP\r\n\r\n"])
+def test_a_connection_that_ends_without_a_request_says_so(sent: bytes) -> None:
+    told = threading.Event()
+
+    async def main() -> None:
+        config = uvicorn.Config(app, http=protocol.LingeringProtocol, lifespan="off", log_config=None)
+        config.load()
+        made = protocol.LingeringProtocol(config=config, server_state=ServerState(), app_state={})
+        made.unserved = told.set
+        client, server = socket.socketpair()
+        client.sendall(sent)
+        client.close()
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: made, server)
+        assert await asyncio.to_thread(told.wait, 10)
+
+    asyncio.run(main())
 
 
 @bounds(LINGER_IDLE_SECONDS=0.5)

@@ -12,6 +12,7 @@ import os
 import selectors
 import signal
 import socket
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -110,6 +111,14 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         super().__init__(app)
 
     # Start.
+
+    def run(self) -> None:
+        """Run until the end (gunicorn); what forbids a start is one line and an exit code."""
+        try:
+            super().run()
+        except HaltServer as halt:
+            self.log.error("%s", halt.reason)
+            sys.exit(halt.exit_status)
 
     def start(self) -> None:
         """Lock the runtime folder, make the queue, choose the version, then listen (gunicorn)."""

@@ -12,6 +12,7 @@ import asyncio
 import json
 import logging
 import uuid
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final, cast
 
@@ -59,6 +60,8 @@ class LingeringProtocol(HttpToolsProtocol):
     """
 
     lingering = False
+    unserved: Callable[[], None] | None = None
+    """called if the connection ends before the application has heard of a request"""
     _wire: asyncio.Transport
     _discarded = 0
     _heard = 0.0  # when bytes last came that were thrown away, loop.time()
@@ -117,6 +120,8 @@ class LingeringProtocol(HttpToolsProtocol):
         """Forget the connection (asyncio.Protocol)."""
         if self._deadline is not None:
             self._deadline.cancel()
+        if self._current is None and self.unserved is not None:
+            self.unserved()
         super().connection_lost(exc)
 
     def on_headers_complete(self) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from email.utils import formatdate
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from setproctitle import setproctitle
@@ -42,6 +43,7 @@ COULD_NOT_LOAD: Final = 70
 """exit code of a worker whose model cannot serve (EX_SOFTWARE); gunicorn's own 3 and 4 halt its master"""
 
 _BEAT_SECONDS: Final = 1.0
+_WEIGH_EVERY_BEATS: Final = 5
 _REASON_SECONDS: Final = 1.0  # from SIGTERM until the master says why, at most
 _LOOK_SECONDS: Final = 0.02  # how often a worker that drains looks whether it is done
 _BODY_PATIENCE_SECONDS: Final = 0.05
@@ -83,6 +85,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         brief = self.brief
         self._leaving = asyncio.Event()
         self._orphaned = False
+        self._worn = False
         self._state = ServerState()
         self._connecting: set[asyncio.Task[Any]] = set()
         self._install_signals()
@@ -191,6 +194,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         """Hand a connection to uvicorn's protocol."""
         loop = asyncio.get_running_loop()
         protocol = LingeringProtocol(config=self.config, server_state=self._state, app_state=state)
+        if "place" in state:
+            protocol.unserved = state["place"].release
         task = loop.create_task(loop.connect_accepted_socket(lambda: protocol, connection))
         self._connecting.add(task)
         task.add_done_callback(lambda done: self._connected(done, connection, state.get("place")))
@@ -214,8 +219,20 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         row.add(Column.AUDIO_MS, round(note.get("audio_seconds", 0) * 1000))
         row.add(Column.BUSY_MS, round(note.get("inference_ms", 0)))
         limit = self.brief.settings.worker_max_requests
-        if limit and row[Column.REQUESTS] == limit:
-            say(self.brief.pipe, Line("recycle", error=f"it has answered {limit} requests"))
+        if limit and row[Column.REQUESTS] >= limit:
+            self._wear_out(f"it has answered {limit} requests")
+
+    def _weigh(self) -> None:
+        """Look at the memory of this process, if it has a limit."""
+        limit = self.brief.settings.worker_max_memory
+        if limit and _anonymous_mebibytes() >= limit:
+            self._wear_out(f"it has grown beyond {limit} MiB")
+
+    def _wear_out(self, reason: str) -> None:
+        """Ask once for a replacement; this worker serves until it is there."""
+        if not self._worn:
+            self._worn = True
+            say(self.brief.pipe, Line("recycle", error=reason))
 
     # Leaving.
 
@@ -261,10 +278,14 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
     # The heart, and signals.
 
     async def _beat(self) -> None:
+        beats = 0
         while True:
             self.notify()
             self._look_for_master()
             self._refresh_headers()
+            beats += 1
+            if beats % _WEIGH_EVERY_BEATS == 0:
+                self._weigh()
             await asyncio.sleep(_BEAT_SECONDS)
 
     def _look_for_master(self) -> None:
@@ -305,6 +326,14 @@ def _raise_descriptor_limit() -> int:
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard if hard != resource.RLIM_INFINITY else sys.maxsize
+
+
+def _anonymous_mebibytes() -> int:
+    """Memory that is this process's own (proc(5), smaps_rollup)."""
+    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
+        if line.startswith("Anonymous:"):
+            return int(line.split()[1]) // 1024
+    return 0
 
 
 def _in_niced_thread(work: Callable[[], Any], threads: int) -> Future[Any]:

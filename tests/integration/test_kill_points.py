@@ -331,3 +331,71 @@ def test_a_second_signal_stops_quickly(tmp_path: Path, number: signal.Signals) -
         assert service.process.wait(30) == 0  # the request would have had ten minutes
         wait_for("the end of all workers", lambda: not any(p.is_running() for p in everybody), 20)
         half.close()
+
+
+@pytest.mark.parametrize("step", ["first", "soak", "replace"])
+def test_a_stop_in_the_middle_of_a_roll_loses_nothing(tmp_path: Path, step: str) -> None:
+    state = "loading" if step in {"first", "replace"} else "ready"
+    seconds = "0.2" if step == "replace" else "30"
+    with operated(tmp_path, ASR_SOAK_SECONDS=seconds) as service:
+        half = begin_half(service)
+        service.wish(service.other)
+        service.wait_worker(step, state=state, version=service.other)
+        assert service.process is not None
+        service.process.send_signal(signal.SIGTERM)
+        service.wait_status("the stop", lambda now: now.state == "stopping")
+        assert half.finish().startswith(b"HTTP/1.1 200 ")
+        assert service.process.wait(60) == 0
+        assert service.store.current() == service.good
+        assert service.store.pointer("next") == service.other
+        service.start()
+        service.wait_status("the roll of the wish", lambda now: now.rolling)
+
+
+def test_requests_that_are_stuck_do_not_hold_up_a_roll(tmp_path: Path) -> None:
+    with operated(tmp_path) as service:
+        halves = [begin_half(service) for _ in range(4)]
+        with watching(service) as watch, traffic(service, 15.0) as flow:
+            assert service.roll_to(service.other).result == "succeeded"
+            report = flow.end()
+        states = [worker.state for worker in service.status.workers]
+        assert states.count("ready") == 2
+        assert "draining" in states
+        assert all(half.finish().startswith(b"HTTP/1.1 200 ") for half in halves)
+        service.wait_status("the end of the drain", lambda now: len(now.workers) == 2)
+        assert not report.failures(), report.summary()
+        assert watch.fewest_ready == 2
+        assert service.status.counters.lost_requests == 0
+
+
+def test_a_request_longer_than_the_drain_is_cut_and_counted_and_nothing_else(tmp_path: Path) -> None:
+    with operated(tmp_path, ASR_DRAIN_TIMEOUT="4") as service:
+        half = begin_half(service)
+        with traffic(service, 15.0, early_share=0.0) as flow:
+            service.roll_to(service.other)
+            service.wait_status("the end of the drain", lambda now: len(now.workers) == 2)
+            flow.wait_answered(5)
+            report = flow.end()
+        assert not report.failures(), report.summary()
+        counters = service.status.counters
+        assert (counters.killed_draining, counters.lost_requests, counters.restarts) == (1, 1, 0)
+        half.close()
+
+
+def test_the_death_of_a_worker_that_drains_loses_what_it_had_in_hand(tmp_path: Path) -> None:
+    with operated(tmp_path) as service:
+        half = begin_half(service)
+        with watching(service) as watch, traffic(service, 15.0, early_share=0.0) as flow:
+            assert service.roll_to(service.other).result == "succeeded"
+            (worker,) = service.wait_status(
+                "the worker that drains", lambda now: [w for w in now.workers if w.state == "draining"]
+            )
+            os.kill(worker.pid, signal.SIGKILL)
+            service.wait_status("its end", lambda now: len(now.workers) == 2)
+            flow.wait_answered(5)
+            report = flow.end()
+        assert not report.failures(), report.summary()
+        assert watch.fewest_ready == 2
+        counters = service.status.counters
+        assert (counters.lost_requests, counters.restarts) == (1, 0)
+        half.close()

@@ -177,6 +177,8 @@ def watch_drains(service: Service, found: dict[int, float], done: threading.Even
             if pid not in workers:
                 found.setdefault(pid, now - since)
         time.sleep(0.02)
+    for pid, since in began.items():  # it was asked to end as soon as nobody drained any more
+        found.setdefault(pid, time.monotonic() - since)
 
 
 # More than can be worked on.
@@ -213,7 +215,8 @@ class Sender:
             pass  # it has left
 
     def leave(self) -> None:
-        """Cut the connection."""
+        """Cut the connection; with a reset, for an end would stand behind what is not read yet."""
+        self.made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         try:
             self.made.shutdown(socket.SHUT_RDWR)
         except OSError:
