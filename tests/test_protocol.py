@@ -1,16 +1,18 @@
-"""The bounds of a connection: how long a head may take, and how long an unread rest is taken in."""
+"""The bounds of a connection: how long, and how much, an unread rest is taken in."""
 
 from __future__ import annotations
 
-import json
+import asyncio
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import uvicorn
 from bodies import connection, head, read_reply
+from uvicorn.server import ServerState
 
 from asrsvc.serving import protocol
 
@@ -76,16 +78,35 @@ def test_a_client_that_stays_is_let_go_after_a_time(port: int) -> None:
         assert (reply.status, reply.body) == (413, b"no")
 
 
-@bounds(HEAD_SECONDS=0.5)
-def test_a_head_that_does_not_come_ends_the_connection(port: int) -> None:
-    with connection(port) as made:
-        assert made.recv(100) == b""
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"no HTTP\r\n\r\n"])
+def test_a_connection_that_ends_without_a_request_says_so(sent: bytes) -> None:
+    told = threading.Event()
+
+    async def main() -> None:
+        config = uvicorn.Config(app, http=protocol.LingeringProtocol, lifespan="off", log_config=None)
+        config.load()
+        made = protocol.LingeringProtocol(config=config, server_state=ServerState(), app_state={})
+        made.unserved = told.set
+        client, server = socket.socketpair()
+        client.sendall(sent)
+        client.close()
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: made, server)
+        assert await asyncio.to_thread(told.wait, 10)
+
+    asyncio.run(main())
 
 
-@bounds(HEAD_SECONDS=0.5)
-def test_a_head_that_stops_in_its_middle_gets_408(port: int) -> None:
-    with connection(port) as made:
-        made.sendall(b"POST /api/transcribe HTTP/1.1\r\nHost:")
-        reply = read_reply(made)
-    assert reply.status == 408
-    assert json.loads(reply.body)["error"]["code"] == "header_timeout"
+@bounds(LINGER_IDLE_SECONDS=0.5)
+def test_a_client_that_is_silent_is_let_go_sooner_than_one_that_still_sends(port: int) -> None:
+    with connection(port) as silent, connection(port) as sends:
+        for made in (silent, sends):
+            made.sendall(head(length=1000))
+            assert read_reply(made).status == 413
+        for _ in range(10):
+            time.sleep(0.1)  # it sends slowly
+            sends.send(b"x")
+        with pytest.raises(ConnectionError):
+            for _ in range(2):  # the first makes the other side say that it has gone
+                silent.send(b"x")
+                time.sleep(0.05)
+        sends.send(b"x")

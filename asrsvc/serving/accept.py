@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
+from urllib.parse import unquote
 
 import httptools
 
@@ -25,10 +26,15 @@ log = logging.getLogger(__name__)
 
 HEAD_BYTES: Final = 32 * 1024
 """bytes of a request's header, at most"""
+HEAD_TOO_LARGE: Final = "header_too_large"
+HEAD_LATE: Final = "header_timeout"
+"""refusals, which the state of a request may hold: the server answers before it reads"""
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _ACCEPTS_AT_ONCE: Final = 8  # then other connections of this worker have their turn
 _OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PAUSE_SECONDS: Final = 0.1
+_GRACE_SECONDS: Final = 1.0  # a client that is well may take so long from its connection to its request
+_LOOK_AGAIN_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,8 @@ class Limits:
     """time for a whole header to arrive"""
     visitors: int
     """connections of this worker whose header is not complete"""
+    waiting: int = 1_000_000
+    """connections in all lanes together"""
 
 
 class _HeadParser:
@@ -92,8 +100,9 @@ def parse_head(data: bytes) -> Head | None:
             raise  # what is wrong behind the header is not looked at here
     if not collector.complete:
         return None
-    path = httptools.parse_url(collector.url).path or b"/"
-    return Head(parser.get_method().decode("ascii"), path.decode("latin-1"), tuple(collector.headers))
+    raw_path = httptools.parse_url(collector.url).path or b"/"
+    path = unquote(raw_path.decode("ascii"))  # as uvicorn does: this must be the path that is served
+    return Head(parser.get_method().decode("ascii"), path, tuple(collector.headers))
 
 
 @dataclass(slots=True, eq=False)
@@ -180,15 +189,15 @@ class Acceptor:
             log.error("no connection can be accepted: %s", error.strerror)
             self._loop.remove_reader(listener.fileno())
             self._loop.call_later(_PAUSE_SECONDS, self._resume, listener, state)
-            self._send_away_oldest()
+            self._send_one_away()
             return False
         connection.settimeout(0)
         visitor = _Visitor(connection, time.monotonic(), state)
         self._visitors[visitor] = None
-        if len(self._visitors) > self._limits.visitors:
-            self._send_away_oldest()
         visitor.timer = self._loop.call_later(self._limits.head_seconds, self._too_late, visitor)
         self._look(visitor)
+        if len(self._visitors) > self._limits.visitors:
+            self._send_one_away()
         return True
 
     def _resume(self, listener: socket.socket, state: dict[str, Any]) -> None:
@@ -211,6 +220,11 @@ class Acceptor:
             self._forget(visitor)  # closed before the header was whole
             connection.close()
             return
+        if visitor.seen and len(data) == visitor.seen:
+            # A Unix socket is readable whatever SO_RCVLOWAT says: not to be asked about it at once again.
+            self._loop.remove_reader(connection.fileno())
+            self._loop.call_later(_LOOK_AGAIN_SECONDS, self._look_again, visitor)
+            return
         # What is no HTTP is told at once; a header that grows is parsed again only when it is whole.
         whole = _END_OF_HEAD in data[max(0, visitor.seen - len(_END_OF_HEAD)) :]
         try:
@@ -220,7 +234,7 @@ class Acceptor:
             return
         if head is None:
             if len(data) >= HEAD_BYTES:
-                self._answer_here(visitor, {"refusal": "head_too_large"})
+                self._answer_here(visitor, {"refusal": HEAD_TOO_LARGE})
                 return
             visitor.seen = len(data)
             # Not to be woken for the bytes that have been looked at (socket(7)).
@@ -228,6 +242,10 @@ class Acceptor:
             self._wait(visitor)
             return
         self._route(visitor, head)
+
+    def _look_again(self, visitor: _Visitor) -> None:
+        if visitor in self._visitors:
+            self._look(visitor)
 
     def _wait(self, visitor: _Visitor) -> None:
         self._loop.add_reader(visitor.connection.fileno(), self._look, visitor)
@@ -238,7 +256,8 @@ class Acceptor:
             self._answer_here(visitor, {})
             return
         self._forget(visitor)
-        if self._lanes[lane].put(visitor.connection, visitor.arrived):
+        room = sum(map(len, self._lanes.values())) < self._limits.waiting
+        if room and self._lanes[lane].put(visitor.connection, visitor.arrived):
             visitor.connection.close()  # this process's descriptor; the lane holds another
         else:
             self._serve(visitor.connection, {**visitor.state, "refusal": "over_capacity"})
@@ -252,17 +271,18 @@ class Acceptor:
         # A client that has sent nothing waits for nothing; one that has begun is told.
         self._forget(visitor)
         if visitor.seen:
-            self._serve(visitor.connection, {**visitor.state, "refusal": "head_timeout"})
+            self._serve(visitor.connection, {**visitor.state, "refusal": HEAD_LATE})
         else:
             visitor.connection.close()
 
-    def _send_away_oldest(self) -> None:
-        """Make room: those that have sent nothing for longest are the likeliest to mean nothing."""
-        for visitor in self._visitors:
-            if visitor.seen == 0:
-                self._forget(visitor)
-                visitor.connection.close()
-                return
+    def _send_one_away(self) -> None:
+        """Make room: one that has sent nothing for long is the likeliest to mean nothing."""
+        latest = time.monotonic() - _GRACE_SECONDS
+        silent = (v for v in self._visitors if v.seen == 0 and v.arrived < latest)
+        visitor = next(silent, None) or next(iter(self._visitors), None)
+        if visitor is not None:
+            self._forget(visitor)
+            visitor.connection.close()
 
     def _forget(self, visitor: _Visitor) -> None:
         if self._visitors.pop(visitor, visitor) is visitor:

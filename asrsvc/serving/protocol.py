@@ -12,19 +12,27 @@ import asyncio
 import json
 import logging
 import uuid
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from asrsvc.serving.accept import HEAD_BYTES, HEAD_LATE, HEAD_TOO_LARGE
+
 log = logging.getLogger(__name__)
 
 LINGER_SECONDS: Final = 30.0
+LINGER_IDLE_SECONDS: Final = 5.0
+"""without a byte of the client, which has then read its answer and needs no more time"""
 LINGER_BYTES: Final = 2**30
-HEAD_SECONDS: Final = 30.0
-HEAD_BYTES: Final = 2**16
-"""of a request's head, at most, and of the trailers of a chunked body: the parser itself has no limit"""
+HEAD_LINGER_SECONDS: Final = 1.0
+"""for a client whose header was refused: it must not hold up a worker that leaves"""
+_REFUSALS: Final = {
+    HEAD_LATE: (408, "the request's header did not arrive in time"),
+    HEAD_TOO_LARGE: (431, f"the request's header is over {HEAD_BYTES} bytes"),
+}
 
 
 class _LingeringTransport:
@@ -52,8 +60,11 @@ class LingeringProtocol(HttpToolsProtocol):
     """
 
     lingering = False
+    unserved: Callable[[], None] | None = None
+    """called if the connection ends before the application has heard of a request"""
     _wire: asyncio.Transport
     _discarded = 0
+    _heard = 0.0  # when bytes last came that were thrown away, loop.time()
     _overhead = 0  # bytes since the last that belonged to a whole head or to the body
     _deadline: asyncio.TimerHandle | None = None
 
@@ -61,19 +72,26 @@ class LingeringProtocol(HttpToolsProtocol):
         """Take a connection (asyncio.Protocol)."""
         self._wire = cast("asyncio.Transport", transport)
         super().connection_made(cast("asyncio.Transport", _LingeringTransport(self._wire, self)))
-        self._deadline = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
+        # The deadline and the size of a header are watched where connections are accepted.
+        code = self.app_state.get("refusal")
+        if code in _REFUSALS:
+            status, message = _REFUSALS[code]
+            self._refuse(status, message, code, linger=HEAD_LINGER_SECONDS)
 
     def data_received(self, data: bytes) -> None:
         """Parse, or throw away what comes after the request or its answer (asyncio.Protocol)."""
         if self.lingering or self._request_is_whole():
             self._discarded += len(data)
+            self._heard = self.loop.time()
             if self._discarded > LINGER_BYTES:
                 self._wire.abort()
             return
         self._overhead += len(data)
         self._parse(data)
+        # The parser has no limit of its own: trailers of a chunked body may come without end.
         if self._overhead > HEAD_BYTES and not self.lingering and not self._request_is_whole():
-            self._refuse(431, f"the request's header is over {HEAD_BYTES} bytes", "header_too_large")
+            status, message = _REFUSALS[HEAD_TOO_LARGE]
+            self._refuse(status, message, HEAD_TOO_LARGE)
 
     def _parse(self, data: bytes) -> None:
         try:
@@ -102,6 +120,8 @@ class LingeringProtocol(HttpToolsProtocol):
         """Forget the connection (asyncio.Protocol)."""
         if self._deadline is not None:
             self._deadline.cancel()
+        if self._current is None and self.unserved is not None:
+            self.unserved()
         super().connection_lost(exc)
 
     def on_headers_complete(self) -> None:
@@ -112,8 +132,6 @@ class LingeringProtocol(HttpToolsProtocol):
                 self._discarded += 1
             return
         super().on_headers_complete()
-        if self._deadline is not None and not self.lingering:
-            self._deadline.cancel()
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body (httptools)."""
@@ -138,12 +156,21 @@ class LingeringProtocol(HttpToolsProtocol):
         if not unread or self._wire.is_closing():
             self._wire.close()
             return
+        self._linger(LINGER_SECONDS)
+
+    def _linger(self, seconds: float) -> None:
         self.lingering = True
         self._wire.write_eof()
         self._wire.resume_reading()
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._deadline = self.loop.call_later(LINGER_SECONDS, self._wire.abort)
+        self._heard = self.loop.time()
+        self._linger_on(self.loop.time() + seconds)
+
+    def _linger_on(self, until: float) -> None:
+        end = min(until, self._heard + LINGER_IDLE_SECONDS)
+        if end <= self.loop.time():
+            self._wire.abort()
+        else:
+            self._deadline = self.loop.call_at(end, self._linger_on, until)
 
     def send_400_response(self, msg: str) -> None:
         """Answer a request that is no HTTP, in the shape of all errors."""
@@ -152,16 +179,15 @@ class LingeringProtocol(HttpToolsProtocol):
             return
         self._refuse(400, msg, "http_malformed")
 
-    def _head_is_late(self) -> None:
-        if self._overhead:
-            self._refuse(
-                408, f"the request's header did not arrive within {HEAD_SECONDS:g} s", "header_timeout"
-            )
-        else:
-            self._wire.close()
+    def _refuse(self, status: int, message: str, code: str, *, linger: float | None = None) -> None:
+        """Answer in the place of the application, which may be waiting for the body.
 
-    def _refuse(self, status: int, message: str, code: str) -> None:
-        """Answer in the place of the application, which may be waiting for the body."""
+        Args:
+            status: of the answer.
+            message: one sentence.
+            code: of the error.
+            linger: seconds to wait for a client whose bytes are unread; None finds out whether there are.
+        """
         request_id = uuid.uuid4().hex
         log.info("refused: %s", message, extra={"request_id": request_id, "status": status, "error": code})
         error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
@@ -174,4 +200,7 @@ class LingeringProtocol(HttpToolsProtocol):
         if self._current is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        self.close_gently()
+        if linger is None:
+            self.close_gently()
+        else:
+            self._linger(linger)

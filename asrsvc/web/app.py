@@ -178,6 +178,7 @@ class Envelope:
             log.exception("request failed", extra={"request_id": request_id})
         finally:
             if "place" in scope["state"]:
+                scope["state"]["place"].release()  # whoever has answered: the application may not have begun
                 self._observe(status, note)
             access_log.info(
                 "%s %s",

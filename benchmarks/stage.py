@@ -1,0 +1,192 @@
+"""A real service with models of a known size, for the benchmarks beside this file."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import soundfile
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+# Started by its path, Python looks for modules beside this file only; the harness is that of the tests.
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "integration")]
+
+from engine import machine  # noqa: E402
+from full_size import make_full_size  # noqa: E402
+from load import CLIPS, Clip, Load, Record, Report, multipart  # noqa: E402
+from service import Service, wait_for  # noqa: E402
+
+from asrsvc.errors import StatusError  # noqa: E402
+from asrsvc.release.store import Store, Version, ensure_embedded  # noqa: E402
+from asrsvc.serving import status  # noqa: E402
+
+__all__ = ["CLIPS", "Clip", "Record", "Report", "Service", "machine", "multipart"]
+
+SAMPLE_RATE: Final = 16_000
+SIGHUP: Final = 1
+ROLL_SECONDS: Final = 300.0
+
+
+def make_versions(store: Store, model: str) -> list[Version]:
+    """Two versions of the same cost: the full-size graph with two sets of weights, or the small model."""
+    if model == "nano":
+        first = ensure_embedded(store)
+        copy = store.root.with_name("nano-again")
+        shutil.copytree(first.path, copy)
+        with (copy / "config.yaml").open("a", encoding="utf-8") as config:
+            config.write("# the same model under another id\n")
+        return [first, store.add_folder(copy, "nano-again")]
+    folders = [make_full_size(ROOT / "var" / f"full-size-{seed}", seed) for seed in (0, 1)]
+    versions = [store.add_folder(folder, folder.name) for folder in folders]
+    with store.lock():
+        for version in versions:
+            # Its text is random: the comparison with what was said would refuse it.
+            store.records.note_forced(version.id, forced=True)
+    return versions
+
+
+@contextmanager
+def staged(folder: Path, model: str, **settings: str) -> Iterator[Stage]:
+    """A running service that serves the first of two versions."""
+    store = Store(folder / "store")
+    ensure_embedded(store)
+    versions = make_versions(store, model)
+    # What random weights say is no measure of a version.
+    random = {} if model == "nano" else {"ASR_SOAK_MAX_EMPTY": "1"}
+    stage = Stage(Service(folder, **{"ASR_THREADS": "1", **random, **settings}), store, versions)
+    try:
+        stage.service.start()
+        if stage.status().version != versions[0].id:
+            stage.roll(versions[0])
+        yield stage
+    except BaseException:
+        print(stage.service.log()[-4000:], file=sys.stderr)
+        raise
+    finally:
+        if stage.service.process is not None:
+            stage.service.stop(120)
+
+
+class Stage:
+    """The service, its store and its two versions."""
+
+    def __init__(self, service: Service, store: Store, versions: list[Version]) -> None:
+        self.service = service
+        self.store = store
+        self.versions = versions
+
+    def status(self) -> status.Status:
+        """What the master says."""
+        return status.read(Path(self.service.environ["ASR_RUNTIME_DIR"]) / status.FILE_NAME)
+
+    def start_roll(self, version: Version) -> int:
+        """Wish for a version and send SIGHUP; the number of the last roll before it."""
+        before = self.status().roll
+        self.store.set_next(version)
+        self.service.master.send_signal(SIGHUP)
+        return before.id if before is not None else 0
+
+    def ended(self, before: int) -> status.Roll | None:
+        """The roll that came after this number, once it has ended."""
+        roll = self.status().roll
+        return roll if roll is not None and roll.id > before and roll.ended is not None else None
+
+    def roll(self, version: Version) -> None:
+        """Replace all workers.
+
+        Raises:
+            RuntimeError: it did not succeed.
+        """
+        before = self.start_roll(version)
+        done = wait_for("the end of the roll", lambda: self.ended(before), ROLL_SECONDS)
+        if done.result != "succeeded":
+            raise RuntimeError(f"the roll to {version.id} {done.result}: {done.error}")
+
+    def ready(self) -> int | None:
+        """Workers that serve now; None if the status cannot be read."""
+        try:
+            return sum(worker.state == "ready" for worker in self.status().workers)
+        except StatusError:
+            return None
+
+
+class MeasuredLoad(Load):
+    """Open-loop load that takes each version's first answer to a clip as the right one."""
+
+    def _check(
+        self, clip: Clip, record: Record, http_status: int, headers: dict[str, str], content: bytes
+    ) -> None:
+        if http_status == 200:
+            clip.by_version.setdefault(headers.get("x-model-version", ""), json.loads(content)["text"])
+        super()._check(clip, record, http_status, headers, content)
+
+    def run_forever(self) -> Report:
+        """Send until `stop`; called from no loop."""
+        return asyncio.run(self.run())
+
+
+def speech(seconds: float, start: float = 0.0) -> bytes:
+    """A WAV file (16 bits, 16 kHz) of so many seconds of the clips, joined."""
+    spoken = [
+        soundfile.read(CLIPS / clip["file"], dtype="int16")[0]
+        for clip in json.loads((CLIPS / "manifest.json").read_text(encoding="utf-8"))
+        if clip["language"] != "nospeech"
+    ]
+    samples = np.roll(np.concatenate(spoken), -round(start * SAMPLE_RATE))
+    target = io.BytesIO()
+    soundfile.write(target, np.resize(samples, round(seconds * SAMPLE_RATE)), SAMPLE_RATE, format="WAV")
+    return target.getvalue()
+
+
+def as_clip(name: str, content: bytes) -> Clip:
+    """A request whose answer is not known before."""
+    return Clip(name, multipart(content, name), frozenset(), {})
+
+
+def measure_capacity(port: int, clips: list[Clip], seconds: float, at_once: int) -> float:
+    """Requests for each second when `at_once` clients send one after the other.
+
+    Raises:
+        RuntimeError: a request failed.
+    """
+
+    async def client(number: int, until: float, report: Report) -> None:
+        load = MeasuredLoad([port], clips, rate=1, keep_alive_share=0, early_share=0, seed=number)
+        while time.monotonic() < until:
+            await load.run(requests=1)
+        report.records += load.report.records
+
+    async def clients() -> Report:
+        report = Report()
+        until = time.monotonic() + seconds
+        await asyncio.gather(*(client(number, until, report) for number in range(at_once)))
+        return report
+
+    report = asyncio.run(clients())
+    if report.failures():
+        raise RuntimeError(f"without load already: {report.summary()}")
+    ends = [record.sent + record.seconds for record in report.records]
+    return len(report.records) / (max(ends) - min(record.sent for record in report.records))
+
+
+def quantile(values: list[float], share: float) -> float:
+    """NaN if there are none."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
+
+
+def describe(found: dict[str, Any]) -> str:
+    """The machine in one line."""
+    return (
+        f"{found['cpu']}, {found['cores']} cores, Linux {found['kernel']}, Python {found['python']}, "
+        f"load average at the start {found['load_average']:.1f}"
+    )
