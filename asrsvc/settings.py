@@ -475,6 +475,12 @@ def take_systemd_environment() -> dict[str, str]:
     return found
 
 
+def listener_names(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """What systemd calls the listeners that it passes, in their order; sd_listen_fds(3)."""
+    found = (os.environ if environ is None else environ).get("LISTEN_FDNAMES", "")
+    return tuple(found.split(":")) if found else ()
+
+
 INHERITANCE_VARIABLE: Final = "ASRSVC_INHERITANCE"
 """set by a master for the one that it starts on SIGUSR2; not a setting"""
 

@@ -32,6 +32,7 @@ def test_the_commands_answer_what_the_readme_says(tmp_path: Path) -> None:
     port = free_port()
     environ = {k: v for k, v in os.environ.items() if not k.startswith("ASR_") or k == "ASR_VENV"}
     environ |= {"ASR_STORE": str(tmp_path / "store"), "ASR_RUNTIME_DIR": str(tmp_path / "run")}
+    environ["ASR_SOAK_SECONDS"] = "0.5"
     assert COMMANDS[0] == "bin/serve"
     log_path = tmp_path / "log"
     with log_path.open("w") as log:
@@ -59,6 +60,8 @@ def test_the_commands_answer_what_the_readme_says(tmp_path: Path) -> None:
             assert {k: body[k] for k in body if k not in left_out} == {
                 k: shown[k] for k in shown if k not in left_out
             }
+        assert "bin/swap-model reload" in COMMANDS
+        subprocess.run("bin/swap-model reload", shell=True, cwd=PROJECT, env=environ, timeout=120, check=True)
     finally:
         serve.send_signal(signal.SIGTERM)
         serve.wait(30)
@@ -91,4 +94,4 @@ def test_every_path_in_the_readme_is_there() -> None:
 
 
 def test_every_command_shown_is_one_of_those_that_are_run() -> None:
-    assert {command.split()[0] for command in COMMANDS} == {"bin/serve", "curl", "bin/test"}
+    assert {command.split()[0] for command in COMMANDS} == {"bin/serve", "curl", "bin/test", "bin/swap-model"}

@@ -12,10 +12,7 @@ import inspect
 import json
 import logging
 import os
-import signal
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from importlib.metadata import version
 from typing import Any
@@ -400,63 +397,5 @@ def test_the_worker_passes_its_options_to_uvicorn(made: Callable[[type[Worker]],
 
 def test_uvicorn_worker_has_what_ours_overrides() -> None:
     assert isinstance(UvicornWorker.CONFIG_KWARGS, dict)
-    for name in ("init_signals", "_install_sigquit_handler", "load_wsgi", "init_process", "_serve"):
+    for name in ("load_wsgi", "init_process", "notify", "run"):
         assert callable(getattr(UvicornWorker, name))
-
-
-def test_uvicorn_worker_installs_the_handler_of_a_quick_stop_inside_its_loop(
-    made: Callable[[type[Worker]], Worker],
-) -> None:
-    """`_serve` calls `_install_sigquit_handler`, which ours replaces, before the server serves."""
-    called: list[str] = []
-
-    class Noting(Worker):
-        def _install_sigquit_handler(self) -> None:
-            called.append(type(asyncio.get_running_loop()).__name__)
-            raise InterruptedError
-
-    worker = made(Noting)
-    worker.wsgi = read_all
-    with pytest.raises(InterruptedError):
-        asyncio.run(worker._serve())
-    assert len(called) == 1
-
-
-QUICK_STOP = """
-import asyncio, socket
-import test_uvicorn_contract as t
-listener = socket.create_server(("127.0.0.1", 0))
-worker = t.make(t.Worker, [listener])
-async def hang(scope, receive, send):
-    print("request", flush=True)
-    await asyncio.sleep(3600)
-worker.wsgi = hang
-worker.notify = lambda: None
-worker.init_signals()
-worker.config.timeout_graceful_shutdown = 3600
-print(listener.getsockname()[1], flush=True)
-worker.run()
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGTERM], ids=lambda number: number.name)
-def test_a_quick_stop_does_not_wait_for_requests_and_a_slow_one_does(number: signal.Signals) -> None:
-    """uvicorn leaves its loop at the second SIGINT, whatever is at work."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with subprocess.Popen(
-        [sys.executable, "-c", QUICK_STOP], stdout=subprocess.PIPE, env=environment, text=True
-    ) as process:
-        assert process.stdout is not None
-        try:
-            port = int(process.stdout.readline())
-            with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as client:
-                client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-                assert process.stdout.readline() == "request\n"
-                process.send_signal(number)
-                if number == signal.SIGTERM:
-                    with pytest.raises(subprocess.TimeoutExpired):
-                        process.wait(1.0)
-                    process.send_signal(signal.SIGQUIT)
-                process.wait(DEADLINE)
-        finally:
-            process.kill()

@@ -186,6 +186,31 @@ def check_files(folder: Path) -> list[str]:
         raise StoreError(f"{folder} cannot be read: {error.strerror}") from error
 
 
+def check_digests(folder: Path) -> None:
+    """Whether the files are those that were stored. A folder without a manifest was stored by hand.
+
+    Raises:
+        StoreError: a file is another one than the manifest says, or cannot be read.
+    """
+    manifest = folder / _MANIFEST
+    try:
+        files = dict(json.loads(manifest.read_bytes())["files"])
+        wanted = {name: str(record["sha256"]) for name, record in files.items()}
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{manifest} cannot be read: {error}") from error
+    for name, digest in wanted.items():
+        path = folder / name
+        try:
+            with path.open("rb") as reader:
+                found = hashlib.file_digest(reader, "sha256").hexdigest()
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+        if found != digest:
+            raise StoreError(f"{path} is not the file that was stored: its SHA-256 is another one")
+
+
 def _names(folder: Path) -> list[str]:
     for name in REQUIRED_FILES:
         if not (folder / name).is_file():

@@ -61,6 +61,8 @@ class Limits:
     """time for a whole header to arrive"""
     visitors: int
     """connections of this worker whose header is not complete"""
+    waiting: int = 1_000_000
+    """connections in all lanes together"""
 
 
 class _HeadParser:
@@ -254,7 +256,8 @@ class Acceptor:
             self._answer_here(visitor, {})
             return
         self._forget(visitor)
-        if self._lanes[lane].put(visitor.connection, visitor.arrived):
+        room = sum(map(len, self._lanes.values())) < self._limits.waiting
+        if room and self._lanes[lane].put(visitor.connection, visitor.arrived):
             visitor.connection.close()  # this process's descriptor; the lane holds another
         else:
             self._serve(visitor.connection, {**visitor.state, "refusal": "over_capacity"})

@@ -12,6 +12,7 @@ import os
 import selectors
 import signal
 import socket
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -111,6 +112,14 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     # Start.
 
+    def run(self) -> None:
+        """Run until the end (gunicorn); what forbids a start is one line and an exit code."""
+        try:
+            super().run()
+        except HaltServer as halt:
+            self.log.error("%s", halt.reason)
+            sys.exit(halt.exit_status)
+
     def start(self) -> None:
         """Lock the runtime folder, make the queue, choose the version, then listen (gunicorn)."""
         loaded = self._settings
@@ -163,18 +172,23 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             raise HaltServer(f"{folder} (ASR_RUNTIME_DIR) cannot be used: {error.strerror}", 2) from None
 
     def _guard_ops_listener(self) -> None:
-        for listener in self.LISTENERS:
-            if self._is_ops(listener) and listener.FAMILY == socket.AF_UNIX:
+        listeners = self._ops_listeners()
+        if not listeners:
+            self.log.warning(
+                "systemd passes no listener named ops: health and administration have none apart"
+            )
+        for listener in listeners:
+            if listener.FAMILY == socket.AF_UNIX:
                 with suppress(OSError):
                     Path(listener.getsockname()).chmod(0o660)
 
-    def _is_ops(self, listener: Any) -> bool:
-        bind = self._settings.ops_bind
-        name = listener.getsockname()
-        if bind.startswith("unix:"):
-            return bool(listener.FAMILY == socket.AF_UNIX and name == bind.removeprefix("unix:"))
-        host, _, port = bind.rpartition(":")
-        return bool(listener.FAMILY != socket.AF_UNIX and name[:2] == (host.strip("[]"), int(port)))
+    def _ops_listeners(self) -> list[Any]:
+        """Those of systemd by their name; our own by their place, as gunicorn.conf.py binds them."""
+        if not self.systemd:
+            return self.LISTENERS[1:]
+        names = settings.listener_names()
+        # One socket unit gives all its sockets one name: only what is named so has an operator's rights.
+        return [lnr for lnr, name in zip(self.LISTENERS, names, strict=False) if name == "ops"]
 
     def _limits(self) -> Limits:
         loaded = self._settings
@@ -204,13 +218,16 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def wait_for_signals(self, timeout: float = _TICK_SECONDS) -> list[int]:
         """Wait for a signal, a worker's line, or the machine's next deadline."""
-        for key, _events in self._selector.select(self._patience(timeout)):
+        self._hear(self._patience(timeout))
+        found: list[int] = super().wait_for_signals(timeout=0.0)
+        return found
+
+    def _hear(self, timeout: float) -> None:
+        for key, _events in self._selector.select(timeout):
             if key.data is None:
                 self._drain_wake()
             else:
                 self._listen(key.data)
-        found: list[int] = super().wait_for_signals(timeout=0.0)
-        return found
 
     def _drain_wake(self) -> None:
         with suppress(BlockingIOError):
@@ -254,6 +271,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             case Spawn():
                 self._spawn(action)
             case Leave():
+                self._scoreboard.row(action.worker)[Column.LEAVE] = 1
                 self._tell(action.worker, signal.SIGTERM)
             case Kill():
                 self._end(action.worker, action.reason)
@@ -287,7 +305,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             row=row,
             service=self._scoreboard.row(0),
             pipe=writer,
-            ops_listeners=frozenset(lnr.fileno() for lnr in self.LISTENERS if self._is_ops(lnr)),
+            ops_listeners=frozenset(lnr.fileno() for lnr in self._ops_listeners()),
             keep_listeners=self.systemd,
         )
         try:
@@ -459,8 +477,8 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         for lane in self._lanes.values():
             lane.set_limit(loaded.queue_limit)
         now = time.monotonic()
-        if loaded.worker_count() != self.num_workers:
-            self.num_workers = loaded.worker_count()
+        self.num_workers = loaded.worker_count()
+        if self.num_workers != self._machine.wanted:
             self._handle(Scale(now, self.num_workers))
         self._handle(Wish(now, None if called_off else wish.id, tried=not forced))
 
@@ -703,6 +721,8 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self.LISTENERS, unlink=not self.systemd and self.reexec_pid == self.master_pid == 0
         )
         self.LISTENERS = []
+        for leaving in self._members.values():
+            self._scoreboard.row(leaving.number)[Column.LEAVE] = 1
         self.kill_workers(signal.SIGTERM if graceful else signal.SIGQUIT)
         limit = time.monotonic() + (self._settings.drain_timeout if graceful else _QUICK_SECONDS)
         while self.WORKERS and time.monotonic() < limit:
@@ -713,8 +733,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 self.kill_workers(signal.SIGQUIT)
                 limit = time.monotonic() + _QUICK_SECONDS
             self.reap_workers()
-            if self._selector.select(_STOP_LOOK_SECONDS):
-                self._drain_wake()
+            self._hear(_STOP_LOOK_SECONDS)
         for pid in list(self.WORKERS):
             member = self._members.get(pid)
             in_hand = self._scoreboard.row(member.number)[Column.IN_HAND] if member is not None else 0

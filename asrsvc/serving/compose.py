@@ -9,6 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp
 
 from asrsvc.errors import AsrError
+from asrsvc.release.versions import check_digests
 from asrsvc.serving.accept import Head
 from asrsvc.serving.lanes import LaneName
 from asrsvc.serving.warmup import Findings, check, warm_up
@@ -41,9 +42,11 @@ def load_model(
         settings: in force.
 
     Raises:
+        StoreError: its files are not those that were stored.
         ModelError: it cannot be loaded, or says wrong things.
         InferenceFailed: it loads and does not run.
     """
+    check_digests(folder)
     model = Model.load(folder, version=version, threads=settings.thread_count(), device=settings.device)
     findings = warm_up(model)
     if tried:

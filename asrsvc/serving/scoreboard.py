@@ -27,6 +27,7 @@ class Column(IntEnum):
     BUSY_MS = 5  # spent on it in the engine, milliseconds
     VISITORS = 6  # connections whose header is not complete
     STOPPING = 7  # row 0 only: the whole service is being stopped
+    LEAVE = 8  # written by the master: this worker has been told to leave
 
 
 _WIDTH: Final = len(Column)

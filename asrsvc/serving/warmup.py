@@ -13,9 +13,10 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import soundfile
 
-from asrsvc.errors import ModelError
+from asrsvc.errors import InferenceFailed, ModelError
 from asrsvc.speech.model import Model
 from asrsvc.speech.text import read
 
@@ -55,6 +56,8 @@ def warm_up(model: Model) -> Findings:
             started = time.process_time()
             (logits,) = model.engine.run([features], ["auto"], [True])
             runs.append(time.process_time() - started)
+        if not np.isfinite(logits).all():
+            raise InferenceFailed(f"the engine gives numbers that are not finite for the clip {clip['file']}")
         text = read(logits, model.vocabulary).text
         likeness.append(SequenceMatcher(None, text, clip["withitn"], autojunk=False).ratio())
         costs.append(min(runs) / clip["seconds"])

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from email.utils import formatdate
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from setproctitle import setproctitle
@@ -42,6 +43,8 @@ COULD_NOT_LOAD: Final = 70
 """exit code of a worker whose model cannot serve (EX_SOFTWARE); gunicorn's own 3 and 4 halt its master"""
 
 _BEAT_SECONDS: Final = 1.0
+_WEIGH_EVERY_BEATS: Final = 5
+_REASON_SECONDS: Final = 1.0  # from SIGTERM until the master says why, at most
 _LOOK_SECONDS: Final = 0.02  # how often a worker that drains looks whether it is done
 _BODY_PATIENCE_SECONDS: Final = 0.05
 _VISITORS: Final = 2048
@@ -82,6 +85,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         brief = self.brief
         self._leaving = asyncio.Event()
         self._orphaned = False
+        self._worn = False
         self._state = ServerState()
         self._connecting: set[asyncio.Task[Any]] = set()
         self._install_signals()
@@ -95,6 +99,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             self._refresh_headers()
             self._open()
             await self._leaving.wait()
+            await self._hear_why()
             await self._drain()
         finally:
             beat.cancel()
@@ -162,7 +167,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         brief = self.brief
         self._places = Places(
             brief.lanes,
-            serve=self._serve,
+            serve=self._hand_over,
             patience=_BODY_PATIENCE_SECONDS,
             most=compose.MOST_REQUESTS,
             changed=self._count,
@@ -172,19 +177,20 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
                 (listener.sock, {"local": True} if listener.fileno() in brief.ops_listeners else {})
                 for listener in self.sockets
             ],
-            serve=self._serve,
+            serve=self._hand_over,
             lane_of=compose.Router(brief.settings).lane_of if brief.version else lambda _head: None,
             lanes=brief.lanes,
             limits=Limits(
                 head_seconds=brief.settings.header_timeout,
                 visitors=min(_VISITORS, _raise_descriptor_limit() // _DESCRIPTORS_EACH),
+                waiting=brief.settings.queue_limit,
             ),
         )
         if brief.version:
             self._places.start()
         self._acceptor.start()
 
-    def _serve(self, connection: socket.socket, state: dict[str, Any]) -> None:
+    def _hand_over(self, connection: socket.socket, state: dict[str, Any]) -> None:
         """Hand a connection to uvicorn's protocol."""
         loop = asyncio.get_running_loop()
         protocol = LingeringProtocol(config=self.config, server_state=self._state, app_state=state)
@@ -213,10 +219,36 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         row.add(Column.AUDIO_MS, round(note.get("audio_seconds", 0) * 1000))
         row.add(Column.BUSY_MS, round(note.get("inference_ms", 0)))
         limit = self.brief.settings.worker_max_requests
-        if limit and row[Column.REQUESTS] == limit:
-            say(self.brief.pipe, Line("recycle", error=f"it has answered {limit} requests"))
+        if limit and row[Column.REQUESTS] >= limit:
+            self._wear_out(f"it has answered {limit} requests")
+
+    def _weigh(self) -> None:
+        """Look at the memory of this process, if it has a limit."""
+        limit = self.brief.settings.worker_max_memory
+        if limit and _anonymous_mebibytes() >= limit:
+            self._wear_out(f"it has grown beyond {limit} MiB")
+
+    def _wear_out(self, reason: str) -> None:
+        """Ask once for a replacement; this worker serves until it is there."""
+        if not self._worn:
+            self._worn = True
+            say(self.brief.pipe, Line("recycle", error=reason))
 
     # Leaving.
+
+    async def _hear_why(self) -> None:
+        """Serve on until it is known why SIGTERM came: what waits may have no other worker to go to.
+
+        systemd sends it to all processes of the service at once, and the master says in a moment that
+        it stops, or is dead.
+        """
+        brief = self.brief
+        deadline = time.monotonic() + _REASON_SECONDS
+        while time.monotonic() < deadline:
+            self._look_for_master()
+            if self._orphaned or brief.row[Column.LEAVE] or brief.service[Column.STOPPING]:
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _drain(self) -> None:
         stopping = self._orphaned or bool(self.brief.service[Column.STOPPING])
@@ -246,16 +278,23 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
     # The heart, and signals.
 
     async def _beat(self) -> None:
+        beats = 0
         while True:
             self.notify()
-            if os.getppid() != self.ppid and not self._orphaned:
-                log.warning("the master has died: this worker finishes what it has and leaves")
-                self._orphaned = True
-                self._leaving.set()
-                if not hasattr(self, "_acceptor"):
-                    os._exit(0)
+            self._look_for_master()
             self._refresh_headers()
+            beats += 1
+            if beats % _WEIGH_EVERY_BEATS == 0:
+                self._weigh()
             await asyncio.sleep(_BEAT_SECONDS)
+
+    def _look_for_master(self) -> None:
+        if os.getppid() != self.ppid and not self._orphaned:
+            log.warning("the master has died: this worker finishes what it has and leaves")
+            self._orphaned = True
+            self._leaving.set()
+            if not hasattr(self, "_acceptor"):
+                os._exit(0)
 
     def _refresh_headers(self) -> None:
         # What uvicorn's own server does every second; protocols made by hand read it too.
@@ -287,6 +326,14 @@ def _raise_descriptor_limit() -> int:
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard if hard != resource.RLIM_INFINITY else sys.maxsize
+
+
+def _anonymous_mebibytes() -> int:
+    """Memory that is this process's own (proc(5), smaps_rollup)."""
+    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
+        if line.startswith("Anonymous:"):
+            return int(line.split()[1]) // 1024
+    return 0
 
 
 def _in_niced_thread(work: Callable[[], Any], threads: int) -> Future[Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import select
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,3 +108,28 @@ def exchange(port: int, sent: bytes) -> Reply:
     with connection(port) as made:
         made.sendall(sent)
         return read_reply(made)
+
+
+def fill(held: ExitStack, port: int, count: int, seconds: float = 30) -> list[str]:
+    """Open connections that send no body until so many are held and none of them is refused.
+
+    A worker takes one after the other, as each has kept it waiting for a moment.
+
+    Returns:
+        the ids of their requests.
+    """
+    deadline = time.monotonic() + seconds
+    ids: list[str] = []
+    for attempt in itertools.count():
+        if len(ids) == count:
+            return ids
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"only {len(ids)} of {count} found a place in {seconds} s")
+        made = held.enter_context(connection(port))
+        request_id = f"held-{attempt}-{time.monotonic_ns()}"
+        made.sendall(head(length=1000, X_Request_Id=request_id))
+        if select.select([made], [], [], 0.2)[0]:
+            made.close()  # refused: the queue is full for the moment
+        else:
+            ids.append(request_id)
+    raise AssertionError("unreachable")

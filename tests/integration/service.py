@@ -75,18 +75,25 @@ class Service:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, seconds: float = 60, command: list[str] | None = None) -> Service:
+        """Start it and wait until its workers are ready.
+
+        Args:
+            seconds: to wait, at most.
+            command: instead of the usual one.
+        """
         command = command or [self.python, "-m", "asrsvc.serving.start"]
+        before = self.log().count('"worker ready"')
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 command, env=self.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=PROJECT
             )
-        workers = int(self.environ.get("ASR_WORKERS", "0"))
+        workers = int(self.environ.get("ASR_WORKERS") or 0)
 
         def ready() -> bool:
             assert self.process is not None
             if self.process.poll() is not None:
                 raise RuntimeError(f"the service ended with {self.process.returncode}:\n{self.log()}")
-            return self.log().count('"worker ready"') >= max(1, workers)
+            return self.log().count('"worker ready"') - before >= max(1, workers)
 
         wait_for("worker ready", ready, seconds)
         return self

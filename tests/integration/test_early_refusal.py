@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from bodies import FORM, chunks, connection, exchange, head, read_reply, request, upload
+from bodies import FORM, chunks, connection, exchange, fill, head, read_reply, request, upload
 from formats import TEXT
 from inspection import GOOD, Inspection, check_error
 from service import running, wait_for
@@ -21,7 +21,7 @@ SENT = 50 * MIB
 
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inspection]:
-    """One worker with six places, which takes 60 MiB."""
+    """One worker with ten places and one in the queue, which takes 60 MiB."""
     settings = {"ASR_WORKERS": "1", "ASR_THREADS": "1", "ASR_QUEUE_LIMIT": "1", "ASR_MAX_UPLOAD_MB": "60"}
     with running(tmp_path_factory.mktemp("narrow"), **settings) as service:
         yield Inspection(service)
@@ -48,9 +48,8 @@ def refusal(request: pytest.FixtureRequest, narrow: Inspection) -> Iterator[Refu
     """A kind of refusal; for 429 all places are taken by clients that do not send their body."""
     with ExitStack() as held:
         if request.param == "429":
-            for _ in range(6):
-                made = held.enter_context(connection(narrow.service.port))
-                made.sendall(head(length=1000))
+            # ten in the worker, one in the queue
+            fill(held, narrow.service.port, 11)
             wait_for("the worker is full", lambda: narrow.ask(upload(GOOD)).status_code == 429)
         yield REFUSALS[request.param]
     # They have gone: wait until their places are free.

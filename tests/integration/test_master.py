@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
+from load import clips, head
 from service import PROJECT, Service, wait_for
 
 HEAVY = {"numpy", "onnxruntime", "starlette", "soundfile", "sentencepiece", "av", "asrfront"}
@@ -15,7 +17,10 @@ WITNESS = """
 import json, sys
 exec(compile(open({configuration!r}).read(), {configuration!r}, "exec"))
 
+_ours = pre_fork
+
 def pre_fork(server, worker):
+    _ours(server, worker)
     with open({report!r}, "w") as file:
         json.dump({{"pid": server.pid, "modules": sorted(sys.modules)}}, file)
 """
@@ -58,3 +63,24 @@ def test_the_master_ends_cleanly_and_leaves_no_process(tmp_path: Path, number: s
     service.process.send_signal(number)
     assert service.process.wait(30) == 0
     wait_for("no process is left", lambda: not any(p.is_running() for p in everybody))
+
+
+def test_sigterm_to_all_processes_at_once_loses_nothing_that_waits(tmp_path: Path) -> None:
+    """As systemd does it: a worker may hear of the stop before its master."""
+    service = Service(tmp_path, ASR_WORKERS="2", ASR_THREADS="1").start()
+    (clip, *_) = clips({"": "withitn"})
+    everybody = [*service.workers(), service.master]
+    waiting = []
+    try:
+        for _ in range(20):
+            connection = socket.create_connection(("127.0.0.1", service.port), timeout=60)
+            connection.sendall(head(clip.body, keep_alive=False) + clip.body)
+            waiting.append(connection)
+        for process in everybody:
+            process.terminate()
+        answers = [connection.recv(12) for connection in waiting]
+        assert answers == [b"HTTP/1.1 200"] * len(waiting)
+    finally:
+        for connection in waiting:
+            connection.close()
+        assert service.stop() == 0

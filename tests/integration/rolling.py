@@ -1,0 +1,354 @@
+"""Steps that the tests of rolls share: a service with a store of versions, load, and a watch over it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from load import Clip, Load, Report, clips
+from service import PROJECT, Service, wait_for
+
+from asrsvc.errors import StatusError
+from asrsvc.release.store import Store, Version
+from asrsvc.serving import status
+from asrsvc.serving.status import Roll, Status, WorkerStatus
+
+PREVIOUS_MODEL = PROJECT / "tests" / "data" / "sensevoice-nano-prev"
+EMBEDDED_MODEL = PROJECT / "asrsvc" / "models" / "sensevoice-nano"
+_LOOK_SECONDS = 0.01
+
+T = TypeVar("T")
+
+
+class Operated(Service):
+    """A service, and what an operator does with it."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        usual = {
+            "ASR_WORKERS": "2",
+            "ASR_THREADS": "1",
+            "ASR_SOAK_SECONDS": "0.5",
+            # What is looked for are lost requests, not how many a busy machine can take.
+            "ASR_QUEUE_LIMIT": "1000",
+            "ASR_SOAK_MAX_SLOWDOWN": "20",
+        }
+        super().__init__(folder, **{**usual, **settings})
+        self.store = Store(folder / "store")
+
+    @property
+    def status_path(self) -> Path:
+        return self.folder / "run" / "status.json"
+
+    @property
+    def status(self) -> Status:
+        return status.read(self.status_path)
+
+    @property
+    def good(self) -> Version:
+        """The version that the first start serves."""
+        return self.add(EMBEDDED_MODEL)
+
+    @property
+    def other(self) -> Version:
+        """Another good version, which says other things."""
+        return self.add(PREVIOUS_MODEL)
+
+    def add(self, folder: Path) -> Version:
+        return self.store.add_folder(folder, folder.name)
+
+    def wait_status(self, what: str, condition: Callable[[Status], T | None], seconds: float = 60) -> T:
+        try:
+            return wait_for(what, lambda: condition(self.status), seconds)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}\n{self.status}") from None
+
+    def wait_whole(self, version: Version | None = None, seconds: float = 60) -> Status:
+        """Wait until this process's workers all serve, of this version, and no roll is under way."""
+
+        def whole(now: Status) -> Status | None:
+            assert self.process is not None
+            ready = [w for w in now.workers if w.state == "ready"]
+            right = version is None or (
+                now.version == version.id and all(w.version == version.id for w in ready)
+            )
+            mine = now.master.pid == self.process.pid
+            return now if mine and right and len(ready) == now.wanted and not now.rolling else None
+
+        return self.wait_status("a whole service", whole, seconds)
+
+    def hang_up(self) -> None:
+        assert self.process is not None
+        os.kill(self.process.pid, signal.SIGHUP)
+
+    def wish(self, version: Version) -> int:
+        """Ask for a version; the number of the last roll before."""
+        now = self.status
+        last = now.roll.id if now.roll else 0
+        self.store.set_next(version)
+        self.hang_up()
+        return last
+
+    def end_of_roll(self, after: int, seconds: float = 90) -> Roll:
+        """Wait for the end of the first roll after this one."""
+
+        def ended(now: Status) -> Roll | None:
+            roll = now.roll
+            return roll if roll and roll.id > after and roll.ended else None
+
+        return self.wait_status(f"the end of roll {after + 1}", ended, seconds)
+
+    def roll_to(self, version: Version) -> Roll:
+        return self.end_of_roll(self.wish(version))
+
+    def reload(self) -> Roll:
+        """Hang up and wait for the end of the roll that follows."""
+        roll = self.status.roll
+        self.hang_up()
+        return self.end_of_roll(roll.id if roll else 0)
+
+    def wait_worker(self, step: str, *, state: str, version: Version) -> WorkerStatus:
+        """Wait until the roll is at this step, and for a worker of this version in this state."""
+
+        def found(now: Status) -> WorkerStatus | None:
+            if now.roll is None or now.roll.ended or now.roll.step != step:
+                return None
+            return next((w for w in now.workers if (w.version, w.state) == (version.id, state)), None)
+
+        return self.wait_status(f"a {state} worker of {version.id} at step {step}", found, 30)
+
+    def wait_refused(self, before: status.Refused | None) -> str:
+        """Wait for a SIGHUP to be refused; why it was."""
+
+        def refused(now: Status) -> str | None:
+            return now.refused.error if now.refused and now.refused != before else None
+
+        return self.wait_status("the refusal of SIGHUP", refused, 20)
+
+    def tool(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Begin a command of bin/swap-model."""
+        return subprocess.Popen(
+            [self.python, "-m", "asrsvc.release.cli", *arguments],
+            env=self.environ,
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def kill_all(self) -> None:
+        """SIGKILL for the master and all that it started: as a power cut does it."""
+        everybody = [self.master, *self.master.children(recursive=True)]
+        for process in everybody:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+        assert self.process is not None
+        self.process.wait(10)
+        wait_for("the end of all workers", lambda: not any(p.is_running() for p in everybody), 20)
+
+
+@contextmanager
+def operated(folder: Path, **settings: str) -> Iterator[Operated]:
+    """A whole service for the time of a `with` block; what it logged is shown if the block fails."""
+    service = Operated(folder, **settings)
+    try:
+        service.start()
+        service.wait_whole()
+        yield service
+    except BaseException as error:
+        error.add_note("the service's last words:\n" + service.log()[-6000:])
+        raise
+    finally:
+        if service.process is not None:
+            service.stop(60)
+
+
+@dataclass
+class Watch:
+    """What was seen of the status file meanwhile."""
+
+    fewest_ready: int = 1_000_000
+    most_processes: int = 0
+    """loading or ready"""
+    ends: list[tuple[float, Roll]] = field(default_factory=list)
+    """time.monotonic() when a roll was first seen to have ended, and the roll"""
+    begins: list[float] = field(default_factory=list)
+    """time.monotonic() when a roll was first seen"""
+    looks: int = 0
+
+
+@contextmanager
+def watching(service: Operated) -> Iterator[Watch]:
+    """Look at the status file all the time."""
+    watch = Watch()
+    begun = service.status.roll
+    known = {begun.id} if begun else set()
+    ended = {begun.id} if begun and begun.ended else set()
+    end = threading.Event()
+
+    def look() -> None:
+        while not end.wait(_LOOK_SECONDS):
+            try:
+                now = service.status
+            except StatusError:
+                continue
+            moment = time.monotonic()
+            states = [worker.state for worker in now.workers]
+            watch.looks += 1
+            watch.fewest_ready = min(watch.fewest_ready, states.count("ready"))
+            watch.most_processes = max(watch.most_processes, states.count("ready") + states.count("loading"))
+            if now.roll and now.roll.id not in known:
+                known.add(now.roll.id)
+                watch.begins.append(moment)
+            if now.roll and now.roll.ended and now.roll.id not in ended:
+                ended.add(now.roll.id)
+                watch.ends.append((moment, now.roll))
+
+    thread = threading.Thread(target=look, name="watch")
+    thread.start()
+    try:
+        yield watch
+    finally:
+        end.set()
+        thread.join()
+
+
+class Traffic:
+    """Load from a thread of its own, so that a test may wait for other things meanwhile."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="traffic")
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._load.run())
+        finally:
+            self._loop.close()
+
+    @property
+    def report(self) -> Report:
+        return self._load.report
+
+    @property
+    def answered(self) -> int:
+        """Requests that have an answer."""
+        return sum(record.version != "" for record in list(self.report.records))
+
+    def wait_answered(self, more: int, seconds: float = 60) -> None:
+        """Wait for so many more answers."""
+        goal = self.answered + more
+        wait_for(f"{more} more answers", lambda: self.answered >= goal, seconds)
+
+    def end(self) -> Report:
+        """Send no more; wait for the last answers."""
+        if self._thread.is_alive():
+            with suppress(RuntimeError):  # it has just ended by itself
+                self._loop.call_soon_threadsafe(self._load.stop)
+        self._thread.join()
+        return self.report
+
+
+def known_clips(service: Operated) -> list[Clip]:
+    return clips({service.good.id: "withitn", service.other.id: "prev"})
+
+
+@contextmanager
+def traffic(service: Operated, rate: float, *ports: int, **options: Any) -> Iterator[Traffic]:
+    """Load for the time of a `with` block; it has ended, and all is answered, when the block is left."""
+    flow = Traffic(Load(list(ports or (service.port,)), known_clips(service), rate=rate, **options))
+    try:
+        yield flow
+    finally:
+        flow.end()
+
+
+def late_answers(report: Report, watch: Watch) -> list[str]:
+    """Answers of another version to requests that were sent after a roll was done.
+
+    Only those that came before the next roll began: after that the other version may serve again.
+    """
+    late = []
+    for moment, roll in watch.ends:
+        following = min((begun for begun in watch.begins if begun > moment), default=math.inf)
+        served = roll.target if roll.result == "succeeded" else roll.source
+        late += [
+            f"{record.version} {record.sent - moment:.3f} s after roll {roll.id}, to {roll.target}"
+            for record in report.records
+            if moment < record.sent and record.sent + record.seconds < following
+            if record.version not in {served, ""}
+        ]
+    return late
+
+
+NGINX = """
+daemon off;
+{user}
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log warn;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  client_max_body_size 600m;
+  upstream asr {{
+    server 127.0.0.1:{upstream} max_fails=0;
+    keepalive 16;
+  }}
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      proxy_pass http://asr;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_next_upstream off;
+      proxy_read_timeout 120s;
+    }}
+  }}
+}}
+"""
+
+
+@contextmanager
+def nginx(folder: Path, port: int, upstream: int) -> Iterator[int]:
+    """A real nginx before the service: it keeps connections to it alive, and tries nothing again.
+
+    Args:
+        folder: for its files.
+        port: where it listens, on 127.0.0.1.
+        upstream: the service's port.
+
+    Yields:
+        the port.
+    """
+    program = shutil.which("nginx") or "/usr/sbin/nginx"  # which is not on every user's PATH
+    folder.mkdir()
+    configuration = folder / "nginx.conf"
+    user = "user root;" if os.geteuid() == 0 else ""  # else it gives up root, and its folder with it
+    configuration.write_text(NGINX.format(folder=folder, port=port, upstream=upstream, user=user))
+    process = subprocess.Popen(
+        [program, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(configuration)]
+    )
+    try:
+        wait_for("nginx", (folder / "nginx.pid").exists, 20)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(20)

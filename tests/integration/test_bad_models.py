@@ -1,0 +1,385 @@
+"""Bad models, each tried by a roll under load: nothing is lost, the service says why, and stays good."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from broken_models import NANO, copy_of_nano, edit_network
+from onnx import TensorProto, helper, numpy_helper
+from rolling import PREVIOUS_MODEL, Operated, operated, traffic, watching
+from service import wait_for
+
+from asrsvc.release.store import REQUIRED_FILES, Version
+from asrsvc.serving.status import Status
+
+MODEL_FILE = REQUIRED_FILES[0]
+READY_SECONDS = 8
+FOREVER = 2**62
+TOO_MUCH = 2**43  # floats; no address space holds them
+
+
+def change_logits(change: Callable[[onnx.GraphProto, str], None]) -> Callable[[Path], None]:
+    """A model like the embedded one, with nodes between its logits and its output."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        last = next(node for node in model.graph.node if "ctc_logits" in node.output)
+        last.output[list(last.output).index("ctc_logits")] = "good_logits"
+        change(model.graph, "good_logits")
+
+    return lambda folder: edit_network(folder, edit)
+
+
+def constant(graph: onnx.GraphProto, name: str, value: np.ndarray) -> str:
+    graph.initializer.append(numpy_helper.from_array(value, name))
+    return name
+
+
+def add_nodes(graph: onnx.GraphProto, *nodes: tuple[str, list[str], str]) -> None:
+    for kind, inputs, output in nodes:
+        graph.node.append(helper.make_node(kind, inputs, [output]))
+
+
+def add_nothing_of(graph: onnx.GraphProto, logits: str, value: str) -> None:
+    """The logits as they were, once a value (of any shape) has been computed."""
+    add_nodes(
+        graph,
+        ("ReduceMax", [value], "one_value"),
+        ("Mul", ["one_value", constant(graph, "nothing", np.zeros((1, 1, 1), np.float32))], "no_value"),
+        ("Add", [logits, "no_value"], "ctc_logits"),
+    )
+    next(n for n in graph.node if n.op_type == "ReduceMax" and n.output[0] == "one_value").attribute.append(
+        helper.make_attribute("keepdims", 0)
+    )
+
+
+def say_wrong_things(graph: onnx.GraphProto, logits: str) -> None:
+    """Every token becomes another one; the blank stays."""
+    order = np.arange(1307)
+    order[1:] = np.roll(order[1:], 400)
+    gather = helper.make_node(
+        "Gather", [logits, constant(graph, "other_tokens", order)], ["ctc_logits"], axis=2
+    )
+    graph.node.append(gather)
+
+
+def say_nothing(graph: onnx.GraphProto, logits: str) -> None:
+    blank = np.zeros(1307, np.float32)
+    blank[0] = 1000
+    add_nodes(graph, ("Add", [logits, constant(graph, "blank", blank)], "ctc_logits"))
+
+
+def say_no_numbers(graph: onnx.GraphProto, logits: str) -> None:
+    add_nodes(graph, ("Mul", [logits, constant(graph, "nan", np.array(np.nan, np.float32))], "ctc_logits"))
+
+
+def say_no_numbers_of_sound(graph: onnx.GraphProto, logits: str) -> None:
+    """Not finite where there is sound: longer than the second of zeros that a load tries first."""
+    add_nodes(
+        graph,
+        ("Shape", [logits], "logits_shape"),
+        ("Gather", ["logits_shape", constant(graph, "one", np.array(1, np.int64))], "frames"),
+        ("Greater", ["frames", constant(graph, "many", np.array(30, np.int64))], "is_long"),
+        (
+            "Where",
+            [
+                "is_long",
+                constant(graph, "nan", np.array(np.nan, np.float32)),
+                constant(graph, "plain", np.array(0, np.float32)),
+            ],
+            "no_number",
+        ),
+        ("Add", [logits, "no_number"], "ctc_logits"),
+    )
+
+
+def be_slow(graph: onnx.GraphProto, logits: str) -> None:
+    """Many times the work of the embedded model, for nothing."""
+    constant(graph, "work", np.full((1307, 1307), 1e-4, np.float32))
+    name = logits
+    for step in range(60):
+        add_nodes(graph, ("MatMul", [name, "work"], f"work_{step}"))
+        name = f"work_{step}"
+    add_nothing_of(graph, logits, name)
+
+
+def never_end(graph: onnx.GraphProto, logits: str) -> None:
+    """The first run, still before the worker is ready, goes on for ever."""
+    scalar = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_on"], ["go_on_still"]),
+            helper.make_node("Sin", ["before"], ["after"]),
+        ],
+        "body",
+        [
+            scalar("turn", TensorProto.INT64, []),
+            scalar("go_on", TensorProto.BOOL, []),
+            scalar("before", TensorProto.FLOAT, []),
+        ],
+        [scalar("go_on_still", TensorProto.BOOL, []), scalar("after", TensorProto.FLOAT, [])],
+    )
+    graph.node.append(helper.make_node("ReduceMax", [logits], ["start"], keepdims=0))
+    turns = constant(graph, "turns", np.array(FOREVER, np.int64))
+    graph.node.append(helper.make_node("Loop", [turns, "", "start"], ["end"], body=body))
+    add_nothing_of(graph, logits, "end")
+
+
+def want_all_memory(graph: onnx.GraphProto, logits: str) -> None:
+    """More memory than any machine has, in the first run."""
+    add_nodes(
+        graph,
+        ("Shape", [logits], "logits_shape"),
+        ("ReduceProd", ["logits_shape"], "logits_size"),
+        ("Mul", ["logits_size", constant(graph, "much", np.array([TOO_MUCH], np.int64))], "much_size"),
+        ("Min", ["much_size", constant(graph, "size", np.array([TOO_MUCH], np.int64))], "size_used"),
+    )
+    graph.node.append(helper.make_node("ConstantOfShape", ["size_used"], ["memory"]))
+    next(n for n in graph.node if "logits_size" in n.output).attribute.append(
+        helper.make_attribute("keepdims", 0)
+    )
+    add_nothing_of(graph, logits, "memory")
+
+
+def truncate(folder: Path) -> None:
+    path = folder / MODEL_FILE
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A bad model and what a worker says of it."""
+
+    make: Callable[[Path], None]
+    says: str
+
+
+BAD = {
+    "truncated": Bad(truncate, "ONNX Runtime cannot load it"),
+    "wrong": Bad(change_logits(say_wrong_things), "says wrong things"),
+    "empty": Bad(change_logits(say_nothing), "says wrong things"),
+    "nan": Bad(change_logits(say_no_numbers), "not finite"),
+    "nan-of-sound": Bad(change_logits(say_no_numbers_of_sound), "not finite"),
+    "slow": Bad(change_logits(be_slow), "is slow"),
+    "endless": Bad(change_logits(never_end), f"was not ready within {READY_SECONDS} s"),
+    "hungry": Bad(change_logits(want_all_memory), "memory"),
+}
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
+    folder: Path = tmp_path_factory.mktemp("bad")
+    with operated(folder, ASR_READY_TIMEOUT=str(READY_SECONDS)) as started:
+        yield started
+
+
+def add_bad(service: Operated, name: str, folder: Path) -> Version:
+    BAD[name].make(copy_of_nano(folder))
+    return service.store.add_folder(folder, name)
+
+
+def check_refused(service: Operated, bad: Version, says: str) -> None:
+    """The roll has failed, for this reason, and the good version is what serves and what is named."""
+    now = service.wait_whole(service.good)
+    assert now.roll is not None
+    assert (now.roll.target, now.roll.result) == (bad.id, "failed")
+    assert now.roll.error is not None
+    assert says in now.roll.error
+    refused = service.store.record(bad.id).refused
+    assert refused is not None
+    assert refused.reason == now.roll.error
+    check_good(service)
+
+
+def check_good(service: Operated) -> None:
+    assert service.store.current() == service.good
+    assert service.store.pointer("next") is None
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_model_fails_its_roll_and_costs_no_request(
+    service: Operated, name: str, tmp_path: Path
+) -> None:
+    bad = add_bad(service, name, tmp_path / name)
+    with watching(service) as watch, traffic(service, 15.0) as flow:
+        flow.wait_answered(5)
+        service.roll_to(bad)
+        flow.wait_answered(10)
+        report = flow.end()
+    assert not report.failures(), report.summary()
+    assert {record.version for record in report.records} == {service.good.id}
+    assert watch.fewest_ready == 2
+    assert watch.most_processes <= 3
+    check_refused(service, bad, BAD[name].says)
+
+
+@pytest.mark.parametrize("name", ["truncated", "endless", "wrong"])
+def test_a_restart_in_the_middle_of_the_roll_serves_the_good_version(
+    service: Operated, name: str, tmp_path: Path
+) -> None:
+    bad = add_bad(service, name, tmp_path / name)
+    service.wish(bad)
+    service.wait_status("the roll", lambda now: now.rolling and now.roll and now.roll.target == bad.id)
+    service.kill_all()
+    service.start()
+    # The wish is still there: it is tried once more, behind the gate, and refused.
+    service.wait_status("the second try", lambda now: refused_again(now, bad))
+    check_refused(service, bad, BAD[name].says)
+
+
+def refused_again(now: Status, bad: Version) -> bool:
+    return now.roll is not None and now.roll.target == bad.id and now.roll.ended is not None
+
+
+def test_a_restart_after_a_failed_roll_serves_the_good_version(service: Operated, tmp_path: Path) -> None:
+    service.roll_to(add_bad(service, "empty", tmp_path / "empty"))
+    service.stop()
+    service.start()
+    now = service.wait_whole(service.good)
+    assert now.roll is None
+    assert now.problems == ()
+    check_good(service)
+
+
+def test_other_files_than_the_manifest_says_are_refused(service: Operated, tmp_path: Path) -> None:
+    """A file that was changed after it had been stored: good or not, it is not what was tried."""
+    folder = copy_of_nano(tmp_path / "changed")
+    edit_network(folder, lambda model: setattr(model, "doc_string", "another file"))
+    bad = service.store.add_folder(folder, "changed")
+    stored = bad.path / MODEL_FILE
+    stored.unlink()
+    shutil.copy(PREVIOUS_MODEL / MODEL_FILE, stored)
+    with traffic(service, 15.0) as flow:
+        service.roll_to(bad)
+        report = flow.end()
+    assert not report.failures(), report.summary()
+    check_refused(service, bad, "is not the file that was stored")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP])
+def test_a_model_that_takes_its_process_along_while_it_loads(
+    service: Operated, number: signal.Signals, tmp_path: Path
+) -> None:
+    """What a crash in native code, or the kernel's want of memory, does; given from outside."""
+    bad = add_bad(service, "endless", tmp_path / f"crash-{number.name}")
+    with watching(service) as watch, traffic(service, 15.0) as flow:
+        last = service.wish(bad)
+        worker = service.wait_worker("first", state="loading", version=bad)
+        os.kill(worker.pid, number)
+        service.end_of_roll(last)
+        flow.wait_answered(10)
+        report = flow.end()
+    assert not report.failures(), report.summary()
+    assert watch.fewest_ready == 2
+    stopped = f"was not ready within {READY_SECONDS} s"
+    check_refused(service, bad, stopped if number is signal.SIGSTOP else f"was killed by {number.name}")
+
+
+def test_a_model_that_kills_its_process_at_the_fiftieth_request(tmp_path: Path) -> None:
+    """It passes every look at the start; what it takes along is what it had in hand, and is counted."""
+    with operated(tmp_path, ASR_SOAK_SECONDS="60", ASR_SOAK_REQUESTS="1000000") as service:
+        with watching(service) as watch, traffic(service, 30.0, early_share=0.0) as flow:
+            last = service.wish(service.other)
+            worker = service.wait_worker("soak", state="ready", version=service.other)
+
+            def answers() -> int:
+                return sum(r.version == service.other.id for r in list(flow.report.records))
+
+            wait_for("its fiftieth answer", lambda: answers() >= 50)
+            os.kill(worker.pid, signal.SIGKILL)
+            service.end_of_roll(last)
+            flow.wait_answered(30)
+            report = flow.end()
+        check_refused(service, service.other, "was killed by SIGKILL")
+        assert len(report.failures()) <= service.status.counters.lost_requests <= 2
+        assert watch.fewest_ready >= 2
+
+
+def test_a_forced_model_without_words_fails_in_the_soak(tmp_path: Path) -> None:
+    with operated(tmp_path, ASR_SOAK_SECONDS="60", ASR_SOAK_REQUESTS="1000000") as service:
+        bad = add_bad(service, "empty", tmp_path / "empty")
+        with service.store.lock():
+            service.store.records.note_forced(bad.id, forced=True)
+        with traffic(service, 30.0) as flow:
+            service.roll_to(bad)
+            report = flow.end()
+        # While it soaked it did answer, without a word: those answers are its own.
+        others = [r for r in report.failures() if not r.error.startswith("unknown version")]
+        assert not others
+        check_refused(service, bad, "empty texts")
+
+
+def test_a_forced_model_of_no_numbers_is_refused_all_the_same(tmp_path: Path) -> None:
+    with operated(tmp_path, ASR_WORKERS="1") as service:
+        bad = add_bad(service, "nan-of-sound", tmp_path / "nan")
+        with service.store.lock():
+            service.store.records.note_forced(bad.id, forced=True)
+        service.roll_to(bad)
+        check_refused(service, bad, "not finite")
+
+
+Break = Callable[[Path], None]
+
+
+def leads_nowhere(link: Path) -> None:
+    link.symlink_to("versions/never-there")
+
+
+def is_a_file(link: Path) -> None:
+    link.write_text("sensevoice-nano")
+
+
+def is_a_loop(link: Path) -> None:
+    link.symlink_to(link.name)
+
+
+def leads_out_of_the_store(link: Path) -> None:
+    link.symlink_to(NANO)
+
+
+def leads_to_half_a_version(link: Path) -> None:
+    half = link.parent / "versions" / "half"
+    half.mkdir(exist_ok=True)
+    link.symlink_to("versions/half")
+
+
+BREAKS: list[Break] = [leads_nowhere, is_a_file, is_a_loop, leads_out_of_the_store, leads_to_half_a_version]
+
+
+@pytest.mark.parametrize("pointer", ["next", "current"])
+@pytest.mark.parametrize("break_", BREAKS, ids=lambda b: b.__name__)
+def test_a_broken_pointer_is_refused_and_harms_nothing(
+    service: Operated, pointer: str, break_: Break
+) -> None:
+    before = service.wait_whole(service.good)
+    pids = service.worker_pids()
+    link = service.store.root / pointer
+    with suppress(FileNotFoundError):
+        link.unlink()
+    break_(link)
+    try:
+        service.hang_up()
+        assert str(link) in service.wait_refused(before.refused)
+        assert service.status.state == "serving"
+        assert service.worker_pids() == pids
+    finally:
+        link.unlink()
+        if pointer == "current":
+            service.store.set_current(service.good)
+    assert service.reload().result == "succeeded"
+    assert service.wait_whole(service.good).refused is None
+
+
+def test_a_missing_current_is_put_back_by_the_next_roll(service: Operated) -> None:
+    service.wait_whole(service.good)
+    (service.store.root / "current").unlink()
+    assert service.reload().result == "succeeded"
+    check_good(service)

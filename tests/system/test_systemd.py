@@ -1,0 +1,294 @@
+"""The units in a real systemd, real nginx in front: what an operator's commands do to requests."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from box import Box, why_not
+from load import Load, Report, clips, head
+from service import wait_for
+
+_REASON = why_not()
+pytestmark = pytest.mark.skipif(_REASON is not None, reason=str(_REASON))
+
+_ESTABLISHED = "01"
+_RATE = 20.0  # for each second; a request takes about 10 ms of one core
+
+
+class World:
+    """A box, the versions in it, and requests that know the right answers."""
+
+    def __init__(self, box: Box) -> None:
+        self.box = box
+        self.first = ""
+        self.second = ""
+
+    @contextmanager
+    def load(self) -> Iterator[Report]:
+        """Requests straight and through nginx for the time of a `with` block; then none has failed."""
+        requests = clips({self.first: "withitn", self.second: "prev"})
+        load = Load([self.box.port, self.box.proxy_port], requests, rate=_RATE, early_seconds=1.0)
+        thread = threading.Thread(target=lambda: asyncio.run(load.run()))
+        thread.start()
+        try:
+            wait_for("requests are answered", lambda: sum(r.seconds > 0 for r in load.report.records) > 10)
+            yield load.report
+            before = len(load.report.records)
+            wait_for("requests afterwards", lambda: len(load.report.records) > before + 10)
+        finally:
+            load.stop()
+            thread.join(90)
+        _note(load.report.summary())
+        assert not load.report.failures(), load.report.summary()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[World]:
+    failed = request.session.testsfailed
+    box = Box(tmp_path_factory.mktemp("box"))
+    try:
+        box.boot()
+        box.install()
+        box.start_proxy()
+        yield World(box)
+        if request.session.testsfailed > failed:
+            _note(box.journal()[-20_000:])
+    finally:
+        box.end()
+
+
+@pytest.fixture
+def running(world: World) -> World:
+    """The service with its socket units, whole."""
+    box = world.box
+    if not world.first:
+        box.run("systemctl", "start", "asr.socket", "asr-ops.socket")
+        box.run("systemctl", "start", "asr")
+        world.first = box.status()["version"]
+        world.second = box.add_version("/opt/asr/tests/data/sensevoice-nano-prev", "second")
+    box.run("systemctl", "start", "asr")
+    box.wait_until_serving()
+    return world
+
+
+def _begin_request(port: int, body: bytes) -> socket.socket:
+    """A request of which the last bytes have not been sent."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=60)
+    connection.sendall(head(body, keep_alive=False) + body[:-10])
+    return connection
+
+
+def _end_request(connection: socket.socket, body: bytes) -> bytes:
+    with connection:
+        connection.sendall(body[-10:])
+        answer = b""
+        while data := connection.recv(65536):
+            answer += data
+    return answer
+
+
+def _wait_until_in_hand(box: Box, begun: socket.socket) -> None:
+    """Until a worker has read what was sent: before its turn, a request is looked at but not read."""
+    ours = begun.getsockname()[1]
+
+    def is_read() -> bool:
+        for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
+            _, local, remote, state, queues, *_ = line.split()
+            if (local[-4:], remote[-4:], state) == (f"{box.port:04X}", f"{ours:04X}", _ESTABLISHED):
+                return queues.endswith(":00000000")
+        return False
+
+    wait_for("a worker reads the request", is_read)
+
+
+def _note(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+def test_start_returns_when_a_worker_serves(world: World) -> None:
+    box = world.box
+    box.run("systemctl", "start", "asr.socket", "asr-ops.socket")
+    began = time.monotonic()
+    box.run("systemctl", "start", "asr")
+    status = box.status()
+    assert "ready" in {worker["state"] for worker in status["workers"]}, status
+    _note(f"start: {time.monotonic() - began:.1f} s")
+    assert box.property("StatusText") == f"serving {status['version']}"
+    assert box.property("MainPID") == box.run("cat", "/run/asr/master.lock").stdout.strip()
+    seen = box.run("stat", "-c", "%U:%G %a", "/run/asr/ops.sock", "/run/asr").stdout.split("\n")
+    assert seen[:2] == ["asr:asr 660", "asr:asr 750"]
+    answer = box.run("curl", "-s", "--unix-socket", "/run/asr/ops.sock", "http://asr/health").stdout
+    assert '"healthy"' in answer
+
+
+def test_reload_returns_when_done_and_loses_nothing(running: World) -> None:
+    box = running.box
+    with running.load() as report:
+        for version in (running.second, running.first):
+            box.wish(version)
+            began = time.monotonic()
+            done = box.run("systemctl", "reload", "asr", seconds=90)
+            assert done.returncode == 0
+            assert box.status()["version"] == version
+            ended = time.monotonic()
+            _note(f"reload: {ended - began:.1f} s")
+            wait_for(
+                "an answer afterwards",
+                lambda end=ended: any(r.sent > end for r in report.records if r.seconds),
+            )
+            assert not [r for r in report.records if r.sent > ended and r.version not in {"", version}]
+    assert box.property("ActiveState") == "active"
+
+
+def test_reload_to_a_bad_model_fails_and_the_unit_stays_active(running: World) -> None:
+    box = running.box
+    nano = box.run("sh", "-c", "echo /opt/asr/asrsvc/models/*/").stdout.strip()
+    box.run("cp", "-r", nano, "/root/truncated")
+    box.run("truncate", "--size=100000", "/root/truncated/model_quant.onnx")
+    bad = box.add_version("/root/truncated", "truncated")
+    with running.load():
+        box.wish(bad)
+        done = box.run("systemctl", "reload", "asr", check=False, seconds=90)
+        assert done.returncode != 0
+    shown = box.run("systemctl", "status", "asr", check=False)
+    assert shown.returncode == 0, shown.stdout
+    assert "active (running)" in shown.stdout
+    reason = box.status()["roll"]["error"]
+    assert reason
+    assert f"roll to {bad}: {reason[:60]}" in shown.stdout
+    assert box.status()["version"] == running.first
+
+
+def test_sighup_shows_as_a_reload_and_the_unit_is_active_again(running: World) -> None:
+    box = running.box
+    roll = box.status()["roll"]
+    box.run("kill", "-HUP", box.property("MainPID"))
+    wait_for("the unit reloads", lambda: box.property("ActiveState") == "reloading")
+    box.wait_until_serving()
+    ended = box.status()["roll"]
+    assert ended["id"] == roll["id"] + 1
+    assert ended["result"] == "succeeded"
+    assert box.property("StatusText") == f"serving {running.first}"
+
+
+def test_sigusr2_moves_the_unit_to_a_new_master_and_loses_nothing(running: World) -> None:
+    _replace_master(running)
+
+
+def _replace_master(running: World) -> None:
+    box = running.box
+    before = box.property("MainPID")
+    with running.load():
+        box.run("kill", "-USR2", before)
+        wait_for("systemd follows the new master", lambda: box.property("MainPID") != before)
+        box.wait_until_serving()
+        wait_for(
+            "the old master has left", lambda: box.run("kill", "-0", before, check=False).returncode != 0
+        )
+    assert box.property("MainPID") == str(box.status()["master"]["pid"])
+    assert box.property("NRestarts") == "0"
+    box.run("systemctl", "reload", "asr")
+
+
+def test_nginx_passes_a_plain_request_id_on_and_replaces_others(running: World) -> None:
+    with httpx.Client(base_url=f"http://127.0.0.1:{running.box.proxy_port}", trust_env=False) as client:
+        for given, right in (("a-1.b:c/d=", re.escape("a-1.b:c/d=")), ("two words", r"[0-9a-f]{32}")):
+            answer = client.get("/health", headers={"X-Request-Id": given})
+            assert answer.status_code == 200
+            assert re.fullmatch(right, answer.headers["x-request-id"])
+
+
+def test_nginx_refuses_what_is_over_the_limit_by_its_header(running: World) -> None:
+    for size, status in ((512 * 1024 * 1024 + 1, b"413"), (512 * 1024 * 1024, b"")):
+        with socket.create_connection(("127.0.0.1", running.box.proxy_port), timeout=60) as connection:
+            header = f"POST /api/transcribe HTTP/1.1\r\nHost: asr\r\nContent-Length: {size}\r\n\r\n"
+            connection.sendall(header.encode())
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(12)[9:] == status
+
+
+def test_restart_with_the_socket_units_refuses_nothing(running: World) -> None:
+    before = running.box.property("MainPID")
+    with running.load():
+        began = time.monotonic()
+        running.box.run("systemctl", "restart", "asr")
+        _note(f"restart: {time.monotonic() - began:.1f} s")
+    assert running.box.property("MainPID") != before
+
+
+def test_a_killed_master_is_replaced_and_what_was_begun_is_finished(running: World) -> None:
+    box = running.box
+    before = box.property("MainPID")
+    body = clips({running.first: "withitn"})[0].body
+    with running.load():
+        begun = _begin_request(box.port, body)
+        _wait_until_in_hand(box, begun)
+        began = time.monotonic()
+        box.run("kill", "-KILL", before)
+        wait_for("the unit is down", lambda: box.property("ActiveState") != "active")
+        assert _end_request(begun, body).startswith(b"HTTP/1.1 200 ")
+        box.wait_until_serving()
+        _note(f"killed, serving again: {time.monotonic() - began:.1f} s")
+    assert box.property("MainPID") != before
+    assert box.property("NRestarts") == "1"
+
+
+def test_a_master_that_hangs_is_replaced_and_what_was_begun_is_finished(running: World) -> None:
+    box = running.box
+    before = box.property("MainPID")
+    body = clips({running.first: "withitn"})[0].body
+    began = time.monotonic()
+    begun = _begin_request(box.port, body)
+    _wait_until_in_hand(box, begun)
+    box.run("kill", "-STOP", before)
+    wait_for("the watchdog has seen it", lambda: box.property("ActiveState") != "active")
+    assert _end_request(begun, body).startswith(b"HTTP/1.1 200 ")
+    box.wait_until_serving(60)
+    assert box.property("MainPID") != before
+    _note(f"hung, serving again: {time.monotonic() - began:.1f} s")
+
+
+def test_stop_lets_a_running_request_end(running: World) -> None:
+    box = running.box
+    body = clips({running.first: "withitn"})[0].body
+    begun = _begin_request(box.port, body)
+    _wait_until_in_hand(box, begun)
+    box.run("systemctl", "stop", "asr.socket", "asr-ops.socket", "--no-block")
+    stopping = box.start_command("systemctl", "stop", "asr")
+    wait_for("the unit is stopping", lambda: box.property("ActiveState") == "deactivating")
+    assert _end_request(begun, body).startswith(b"HTTP/1.1 200 ")
+    assert stopping.wait(30) == 0
+    assert box.property("Result") == "success"
+    assert box.property("ActiveState") == "inactive"
+
+
+def test_stop_without_socket_units_answers_all_that_waits(running: World) -> None:
+    box = running.box
+    box.run("systemctl", "stop", "asr.socket", "asr-ops.socket", "asr.service")
+    box.run("rm", "-f", "/run/asr/ops.sock")
+    box.run("systemctl", "start", "asr")
+    box.wait_until_serving()
+    assert box.run("stat", "-c", "%a", "/run/asr/ops.sock").stdout.strip() == "660"
+    _replace_master(running)
+    body = clips({running.first: "withitn"})[0].body
+    waiting = []
+    for _ in range(30):
+        connection = socket.create_connection(("127.0.0.1", box.port), timeout=60)
+        connection.sendall(head(body, keep_alive=False) + body)
+        waiting.append(connection)
+    box.run("systemctl", "stop", "asr")
+    answers = []
+    for connection in waiting:
+        with connection:
+            answers.append(connection.recv(12))
+    assert answers == [b"HTTP/1.1 200"] * len(waiting)
