@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -32,7 +33,6 @@ from asrsvc.serving import status  # noqa: E402
 __all__ = ["CLIPS", "Clip", "Record", "Report", "Service", "machine", "multipart"]
 
 SAMPLE_RATE: Final = 16_000
-SIGHUP: Final = 1
 ROLL_SECONDS: Final = 300.0
 
 
@@ -56,7 +56,8 @@ def make_versions(store: Store, model: str) -> list[Version]:
 
 @contextmanager
 def staged(folder: Path, model: str, **settings: str) -> Iterator[Stage]:
-    """A running service that serves the first of two versions."""
+    """A running service that serves the first of two versions; ended at SIGTERM too."""
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     store = Store(folder / "store")
     ensure_embedded(store)
     versions = make_versions(store, model)
@@ -92,7 +93,7 @@ class Stage:
         """Wish for a version and send SIGHUP; the number of the last roll before it."""
         before = self.status().roll
         self.store.set_next(version)
-        self.service.master.send_signal(SIGHUP)
+        self.service.master.send_signal(signal.SIGHUP)
         return before.id if before is not None else 0
 
     def ended(self, before: int) -> status.Roll | None:

@@ -216,6 +216,8 @@ class Sender:
 
     def leave(self) -> None:
         """Cut the connection; with a reset, for an end would stand behind what is not read yet."""
+        if self.made.fileno() < 0:
+            return  # it has left already
         self.made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         try:
             self.made.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,50 @@
+"""The ideal queue that the service's waits are compared with, and that both benchmarks of load run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+LINE = """
+import json, sys
+sys.path.insert(0, "benchmarks")
+from waits import Request, ideal_waits
+requests = [Request(*numbers) for numbers in json.loads(sys.argv[1])]
+print(json.dumps(ideal_waits(requests, int(sys.argv[2]))))
+"""
+
+
+def ideal(requests: list[tuple[float, float, float]], workers: int) -> Any:
+    command = [sys.executable, "-c", LINE, json.dumps(requests), str(workers)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    return json.loads(done.stdout)
+
+
+def test_in_an_ideal_queue_nobody_waits_while_a_worker_is_idle() -> None:
+    # arrived, waited (which does not count), worked
+    requests = [(0.0, 9.0, 10.0), (1.0, 9.0, 2.0), (2.0, 9.0, 5.0), (3.0, 9.0, 1.0), (30.0, 9.0, 1.0)]
+    assert ideal(requests, 2) == [0.0, 0.0, 1.0, 5.0, 0.0]
+    assert ideal(requests, 1) == [0.0, 9.0, 10.0, 14.0, 0.0]
+    assert ideal(requests[::-1], 3) == [0.0, 0.0, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("program", ["waits.py", "swap.py"])
+def test_it_runs_and_says_what_it_measured(program: str, tmp_path: Path) -> None:
+    target = tmp_path / "result.json"
+    command = [sys.executable, f"benchmarks/{program}", "--model", "nano", "--seconds", "6"]
+    command += ["--capacity-seconds", "2", "--json", str(target)]
+    command += ["--phase-seconds", "3", "--soak-seconds", "1"] if program == "swap.py" else []
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(target.read_bytes())
+    assert result["ratio_p99"] > 0
+    assert result["machine"]["cpu"] in done.stdout
+    assert f"{result['requests']} requests" in done.stdout
