@@ -309,6 +309,9 @@ http {{
   uwsgi_temp_path {folder}/uwsgi;
   scgi_temp_path {folder}/scgi;
   client_max_body_size 600m;
+  # An idle connection that nginx closes under a client's feet is no fault of the service.
+  keepalive_timeout 3600s;
+  keepalive_requests 1000000;
   upstream asr {{
     server 127.0.0.1:{upstream} max_fails=0;
     keepalive 16;
