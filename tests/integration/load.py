@@ -56,7 +56,7 @@ class Report:
         return times[min(len(times) - 1, int(share * len(times)))] if times else float("nan")
 
     def summary(self) -> str:
-        errors = Counter(r.error for r in self.failures())
+        errors = Counter(f"{r.kind}: {r.error}" for r in self.failures())
         return (
             f"{len(self.records)} requests, {len(self.failures())} failed {dict(errors.most_common(5))}, "
             f"p50 {self.quantile(0.5) * 1000:.0f} ms, p99 {self.quantile(0.99) * 1000:.0f} ms, "

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,12 +55,12 @@ class Operated(Service):
     def status(self) -> Status:
         return status.read(self.status_path)
 
-    @property
+    @cached_property
     def good(self) -> Version:
         """The version that the first start serves."""
         return self.add(EMBEDDED_MODEL)
 
-    @property
+    @cached_property
     def other(self) -> Version:
         """Another good version, which says other things."""
         return self.add(PREVIOUS_MODEL)
@@ -308,6 +309,9 @@ http {{
   uwsgi_temp_path {folder}/uwsgi;
   scgi_temp_path {folder}/scgi;
   client_max_body_size 600m;
+  # An idle connection that nginx closes under a client's feet is no fault of the service.
+  keepalive_timeout 3600s;
+  keepalive_requests 1000000;
   upstream asr {{
     server 127.0.0.1:{upstream} max_fails=0;
     keepalive 16;
