@@ -16,6 +16,7 @@ import pytest
 
 from asrsvc.errors import StoreError
 from asrsvc.release.store import REQUIRED_FILES, Store, Version, ensure_embedded
+from asrsvc.release.versions import check_digests
 
 
 @pytest.fixture
@@ -257,3 +258,31 @@ def test_two_first_starts_at_once_make_one_version(store: Store) -> None:
 def test_a_folder_that_cannot_be_written_is_named() -> None:
     with pytest.raises(StoreError, match="/proc/asrsvc"):
         ensure_embedded(Store(Path("/proc/asrsvc")))
+
+
+@pytest.mark.parametrize("name", [*REQUIRED_FILES, "some.bpe.model"])
+def test_a_file_that_was_changed_after_it_was_stored_is_found(store: Store, source: Path, name: str) -> None:
+    version = store.add_folder(source, "v")
+    check_digests(version.path)
+    stored = version.path / name
+    content = stored.read_bytes()
+    stored.unlink()
+    stored.write_bytes(content[::-1])
+    with pytest.raises(StoreError, match=f"{name} is not the file that was stored"):
+        check_digests(version.path)
+
+
+def test_a_folder_without_a_manifest_has_nothing_to_be_compared_with(source: Path) -> None:
+    check_digests(source)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{}", b'{"files": 1}', b'{"files": {"am.mvn": 1}}', b"\xff"]
+)
+def test_a_damaged_manifest_is_an_error(store: Store, source: Path, content: bytes) -> None:
+    version = store.add_folder(source, "v")
+    manifest = version.path / "manifest.json"
+    manifest.unlink()
+    manifest.write_bytes(content)
+    with pytest.raises(StoreError, match="manifest.json cannot be read"):
+        check_digests(version.path)

@@ -254,9 +254,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         stopping = self._orphaned or bool(self.brief.service[Column.STOPPING])
         self._title(f"{self.brief.version or 'no model'} draining")
         # When the service stops, what waits at the listeners has no other worker to go to, unless
-        # systemd keeps them for the next start. A new master must be able to bind an orphan's.
-        empty = stopping and not self._orphaned and not self.brief.keep_listeners
-        self._acceptor.stop(empty=empty)
+        # systemd keeps them for the next start. Then they are closed, so that a new master can bind them.
+        self._acceptor.stop(empty=stopping and not self.brief.keep_listeners)
         for listener in self.sockets:
             listener.close()
         if not stopping:

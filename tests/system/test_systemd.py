@@ -44,7 +44,7 @@ class World:
             wait_for("requests are answered", lambda: sum(r.seconds > 0 for r in load.report.records) > 10)
             yield load.report
             before = len(load.report.records)
-            wait_for("requests afterwards", lambda: len(load.report.records) > before + 10)
+            wait_for("requests afterwards", lambda: len(load.report.records) > before + 40)
         finally:
             load.stop()
             thread.join(90)
@@ -113,6 +113,13 @@ def _wait_until_in_hand(box: Box, begun: socket.socket) -> None:
 
 def _note(text: str) -> None:
     sys.stderr.write(f"{text}\n")
+
+
+def test_systemd_finds_nothing_wrong_with_the_units(world: World) -> None:
+    units = [f"/etc/systemd/system/{name}" for name in ("asr.service", "asr.socket", "asr-ops.socket")]
+    done = world.box.run("systemd-analyze", "verify", *units, check=False)
+    about_ours = [line for line in done.stderr.splitlines() if "asr" in line]
+    assert not about_ours
 
 
 def test_start_returns_when_a_worker_serves(world: World) -> None:
