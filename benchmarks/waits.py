@@ -122,6 +122,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         requests = collect(service, sent)
     ours = [request.waited for request in requests]
     ideal = ideal_waits(requests, options.workers)
+    best = quantile(ideal, 0.99)
     busy = sum(request.worked for request in requests)
     span = max(r.arrived + r.waited + r.worked for r in requests) - min(r.arrived for r in requests)
     return {
@@ -140,7 +141,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             }
             for name, waits in (("service", ours), ("ideal", ideal))
         },
-        "ratio_p99": quantile(ours, 0.99) / quantile(ideal, 0.99),
+        "ratio_p99": quantile(ours, 0.99) / best if best else None,
     }
 
 
@@ -157,7 +158,8 @@ def report(result: dict[str, Any]) -> str:
     ]
     for name, row in result["waits"].items():
         lines.append(f"{name:10}{row['mean_s']:>10.2f}{row['p50_s']:>10.2f}{row['p99_s']:>10.2f}")
-    lines.append(f"{'ratio':30}{result['ratio_p99']:>10.2f}")
+    ratio = result["ratio_p99"]
+    lines.append(f"{'ratio':30}{ratio:>10.2f}" if ratio is not None else "in the ideal queue nobody waited")
     if result["requests"] < 1000:
         lines.append("fewer than 1,000 requests: a p99 of so few says little")
     return "\n".join(lines)
