@@ -257,7 +257,7 @@ class Acceptor:
             return
         self._forget(visitor)
         room = sum(map(len, self._lanes.values())) < self._limits.waiting
-        if room and self._lanes[lane].put(visitor.connection, visitor.arrived):
+        if room and self._lanes[lane].put(visitor.connection, time.monotonic()):
             visitor.connection.close()  # this process's descriptor; the lane holds another
         else:
             self._serve(visitor.connection, {**visitor.state, "refusal": "over_capacity"})

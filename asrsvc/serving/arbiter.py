@@ -282,9 +282,12 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def _spawn(self, action: Spawn) -> None:
         version: Version | None = None
+        forced = False
         try:
             if action.version is not None:
                 version = self._store.version(action.version)
+                # A forced version that served must come back after a restart too.
+                forced = self._store.record(version.id).forced
             reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         except (OSError, StoreError) as error:
             self._handle_later(Gone(time.monotonic(), action.worker, str(error)))
@@ -297,7 +300,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             number=action.worker,
             version=action.version,
             path=version.path if version is not None else None,
-            tried=action.tried,
+            tried=action.tried and not forced,
             reference_cost=self._cost_of(base) if base != action.version else None,
             problems=self._problems,
             settings=self._settings,

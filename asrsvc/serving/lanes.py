@@ -2,7 +2,7 @@
 
 A lane is a pair of Unix SOCK_SEQPACKET sockets that the master makes and every worker inherits, old
 and new. A worker that has looked at a request's header passes the connection in (SCM_RIGHTS, unix(7))
-with the time of its arrival; a worker with a free slot takes the oldest one out. Nothing waits in a
+with the time when it began to wait; a worker with a free slot takes the oldest one out. Nothing waits in a
 process that may leave or die, and how many wait is the kernel's own count.
 """
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-_MESSAGE: Final = struct.Struct("!d")  # CLOCK_MONOTONIC when the connection arrived, seconds
+_MESSAGE: Final = struct.Struct("!d")  # CLOCK_MONOTONIC when its header was whole, seconds
 # A waiting connection takes less than this of the socket's buffer (skb and its control message).
 _BUFFER_BYTES: Final = 1024
 _SO_SNDBUFFORCE: Final = 32  # socket(7); not in Python's socket module
@@ -41,7 +41,7 @@ class Waiting:
 
     connection: socket.socket
     arrived: float
-    """time.monotonic() of its arrival, seconds"""
+    """time.monotonic() when its header was whole and it began to wait, seconds"""
 
 
 class Lane:
