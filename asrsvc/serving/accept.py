@@ -61,8 +61,6 @@ class Limits:
     """time for a whole header to arrive"""
     visitors: int
     """connections of this worker whose header is not complete"""
-    waiting: int = 1_000_000
-    """connections in all lanes together"""
 
 
 class _HeadParser:
@@ -256,8 +254,7 @@ class Acceptor:
             self._answer_here(visitor, {})
             return
         self._forget(visitor)
-        room = sum(map(len, self._lanes.values())) < self._limits.waiting
-        if room and self._lanes[lane].put(visitor.connection, time.monotonic()):
+        if self._lanes[lane].put(visitor.connection, time.monotonic()):
             visitor.connection.close()  # this process's descriptor; the lane holds another
         else:
             self._serve(visitor.connection, {**visitor.state, "refusal": "over_capacity"})

@@ -183,7 +183,6 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             limits=Limits(
                 head_seconds=brief.settings.header_timeout,
                 visitors=min(_VISITORS, _raise_descriptor_limit() // _DESCRIPTORS_EACH),
-                waiting=brief.settings.queue_limit,
             ),
         )
         if brief.version:

@@ -110,7 +110,7 @@ def exchange(port: int, sent: bytes) -> Reply:
         return read_reply(made)
 
 
-def fill(held: ExitStack, port: int, count: int, seconds: float = 30) -> list[str]:
+def fill(held: ExitStack, port: int, count: int, *, length: int = 1000, seconds: float = 30) -> list[str]:
     """Open connections that send no body until so many are held and none of them is refused.
 
     A worker takes one after the other, as each has kept it waiting for a moment.
@@ -127,7 +127,7 @@ def fill(held: ExitStack, port: int, count: int, seconds: float = 30) -> list[st
             raise TimeoutError(f"only {len(ids)} of {count} found a place in {seconds} s")
         made = held.enter_context(connection(port))
         request_id = f"held-{attempt}-{time.monotonic_ns()}"
-        made.sendall(head(length=1000, X_Request_Id=request_id))
+        made.sendall(head(length=length, X_Request_Id=request_id))
         if select.select([made], [], [], 0.2)[0]:
             made.close()  # refused: the queue is full for the moment
         else:

@@ -48,8 +48,9 @@ def refusal(request: pytest.FixtureRequest, narrow: Inspection) -> Iterator[Refu
     """A kind of refusal; for 429 all places are taken by clients that do not send their body."""
     with ExitStack() as held:
         if request.param == "429":
-            # ten in the worker, one in the queue
+            # ten in the worker, and one in each lane of the queue
             fill(held, narrow.service.port, 11)
+            fill(held, narrow.service.port, 1, length=SENT)
             wait_for("the worker is full", lambda: narrow.ask(upload(GOOD)).status_code == 429)
         yield REFUSALS[request.param]
     # They have gone: wait until their places are free.
