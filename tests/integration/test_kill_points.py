@@ -17,6 +17,9 @@ from service import wait_for
 
 from asrsvc.release.store import Version
 
+# Long, and some of its waits are still too strict for a machine with other work.
+pytestmark = pytest.mark.soak
+
 STEPS = [("first", "loading"), ("soak", "ready"), ("replace", "ready")]
 """steps of a roll, and the state of its newest worker there"""
 
