@@ -13,6 +13,7 @@ from typing import Any
 
 import av
 import numpy as np
+import psutil
 import pytest
 import soundfile
 from broken_models import NANO
@@ -272,13 +273,8 @@ def as_m4a(source: Path, target: Path) -> Path:
 
 
 def children() -> set[int]:
-    """Helper processes of this one that are alive."""
-    pids = {
-        int(pid)
-        for task in Path("/proc/self/task").iterdir()
-        for pid in (task / "children").read_text().split()
-    }
-    return {pid for pid in pids if b"ffmpeg_helper" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    """Processes that this one has started, by whichever of its threads."""
+    return {child.pid for child in psutil.Process().children()}
 
 
 def close_early(segments: Iterator[Segment], _cancelled: threading.Event) -> object:
