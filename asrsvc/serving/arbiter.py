@@ -357,9 +357,11 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         member = self._member(number)
         if member is None:
             return
-        in_hand = self._scoreboard.row(number)[Column.IN_HAND]
+        row = self._scoreboard.row(number)
+        in_hand = row[Column.IN_HAND]
         member.error = reason
-        self._counters["killed_draining"] += 1
+        # One that loads is ended too, when it hangs or its roll is called off: it drained nothing.
+        self._counters["killed_draining"] += int(bool(row[Column.LEAVE]))
         self.log.error(
             "worker %s is ended: %s",
             member.pid,
