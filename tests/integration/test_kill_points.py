@@ -18,9 +18,6 @@ from service import wait_for
 from asrsvc.release.store import Version
 from asrsvc.serving.status import WorkerStatus
 
-# Long, and some of its waits are still too strict for a machine with other work.
-pytestmark = pytest.mark.soak
-
 STEPS = [("first", "loading"), ("soak", "ready"), ("replace", "ready")]
 """steps of a roll, and the state of its newest worker there"""
 

@@ -26,9 +26,6 @@ from service import CLIPS, Service, free_port, running, wait_for
 
 from asrsvc.serving import status
 
-# Long, and its crowd needs a machine without other work.
-pytestmark = pytest.mark.soak
-
 GOOD = (CLIPS / "en_1.flac").read_bytes()
 TEXT = "Book a table at 1:25 a.m."
 MIB = 2**20
