@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -17,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from load import Clip, Load, Report, clips
+from load import Clip, Load, Report, clips, head
 from service import PROJECT, Service, wait_for
 
 from asrsvc.errors import StatusError
@@ -89,8 +90,7 @@ class Operated(Service):
         return self.wait_status("a whole service", whole, seconds)
 
     def hang_up(self) -> None:
-        assert self.process is not None
-        os.kill(self.process.pid, signal.SIGHUP)
+        self.master.send_signal(signal.SIGHUP)
 
     def wish(self, version: Version) -> int:
         """Ask for a version; the number of the last roll before."""
@@ -292,6 +292,40 @@ def late_answers(report: Report, watch: Watch) -> list[str]:
             if record.version not in {served, ""}
         ]
     return late
+
+
+class Half:
+    """A request of which half has been sent: a worker has it in hand."""
+
+    def __init__(self, service: Operated) -> None:
+        self.clip: Clip = known_clips(service)[0]
+        self._connection = socket.create_connection(("127.0.0.1", service.port), timeout=60)
+        middle = len(self.clip.body) // 2
+        self._rest = self.clip.body[middle:]
+        self._connection.sendall(head(self.clip.body, keep_alive=False) + self.clip.body[:middle])
+
+    def finish(self) -> bytes:
+        """Send the rest; the whole answer."""
+        self._connection.sendall(self._rest)
+        with self._connection, self._connection.makefile("rb") as reader:
+            return reader.read()
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def in_hand(service: Operated, connection: Half) -> bool:
+    """Whether a worker has taken the connection out of the queue (it reads the body as it comes)."""
+    address = connection._connection.getsockname()
+    return any(
+        c.raddr == address for worker in service.workers() for c in worker.net_connections() if c.raddr
+    )
+
+
+def begin_half(service: Operated) -> Half:
+    half = Half(service)
+    wait_for("a worker that has it", lambda: in_hand(service, half), 20)
+    return half
 
 
 NGINX = """

@@ -57,6 +57,7 @@ class Service:
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder
         self.python = sys.executable
+        self.cwd = PROJECT
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_path = folder / "service.log"
@@ -85,7 +86,7 @@ class Service:
         before = self.log().count('"worker ready"')
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                command, env=self.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=PROJECT
+                command, env=self.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.cwd
             )
         workers = int(self.environ.get("ASR_WORKERS") or 0)
 

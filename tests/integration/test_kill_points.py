@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from load import Clip, Report, head
-from rolling import Operated, known_clips, operated, traffic, watching
+from load import Report, head
+from rolling import Operated, begin_half, known_clips, operated, traffic, watching
 from service import wait_for
 
 from asrsvc.release.store import Version
@@ -28,40 +28,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
     folder: Path = tmp_path_factory.mktemp("kills")
     with operated(folder, ASR_SOAK_SECONDS="1.5", ASR_SOAK_REQUESTS="1000000") as started:
         yield started
-
-
-class Half:
-    """A request of which half has been sent: a worker has it in hand."""
-
-    def __init__(self, service: Operated) -> None:
-        self.clip: Clip = known_clips(service)[0]
-        self._connection = socket.create_connection(("127.0.0.1", service.port), timeout=60)
-        middle = len(self.clip.body) // 2
-        self._rest = self.clip.body[middle:]
-        self._connection.sendall(head(self.clip.body, keep_alive=False) + self.clip.body[:middle])
-
-    def finish(self) -> bytes:
-        """Send the rest; the whole answer."""
-        self._connection.sendall(self._rest)
-        with self._connection, self._connection.makefile("rb") as reader:
-            return reader.read()
-
-    def close(self) -> None:
-        self._connection.close()
-
-
-def in_hand(service: Operated, connection: Half) -> bool:
-    """Whether a worker has taken the connection out of the queue (it reads the body as it comes)."""
-    address = connection._connection.getsockname()
-    return any(
-        c.raddr == address for worker in service.workers() for c in worker.net_connections() if c.raddr
-    )
-
-
-def begin_half(service: Operated) -> Half:
-    half = Half(service)
-    wait_for("a worker that has it", lambda: in_hand(service, half), 20)
-    return half
 
 
 def check_lost(service: Operated, report: Report, lost_before: int, most: int) -> None:
