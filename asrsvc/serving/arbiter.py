@@ -98,6 +98,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._machine: Machine | None = None
         self._inherited = inheritance()
         self._environ = settings.environment({})
+        self._reader = -1  # of the worker that is being started
         self._successor: Successor | None = None
         self._handed_over = False
         self._locked = False
@@ -291,6 +292,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             ops_listeners=frozenset(lnr.fileno() for lnr in self._ops_listeners()),
             keep_listeners=self.systemd,
         )
+        self._reader = reader
         try:
             member.pid = self.spawn_worker()
         except OSError as error:
@@ -308,6 +310,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def leave_to_worker(self) -> None:
         """Let go of what is the master's; called in the new process (gunicorn's post_fork)."""
         self._members.close()
+        os.close(self._reader)
         if self._successor is not None:
             self._successor.close()
         if self._inherited is not None and self.master_pid:

@@ -54,13 +54,14 @@ class Line:
     load_seconds: float = 0.0
 
 
-def say(pipe: int, line: Line) -> None:
-    """Write a line to the master; a master that is gone does not hear it."""
+def say(pipe: int, line: Line) -> bool:
+    """Write a line to the master; whether it can hear it."""
     data = json.dumps(asdict(line)).encode()[: LINE_BYTES - 1] + b"\n"
     try:
         os.write(pipe, data)
     except (BrokenPipeError, BlockingIOError):
-        pass  # without a master there is nobody to tell; its worker leaves soon
+        return False
+    return True
 
 
 def hear(text: bytes) -> Line | None:

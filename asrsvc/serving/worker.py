@@ -114,8 +114,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             from asrsvc.serving import compose  # noqa: PLC0415 - not in the master
 
             self._title("no model")
-            say(brief.pipe, Line("ready"))
-            return compose.load_apology(" ".join(brief.problems) or "no model can be loaded")
+            app = compose.load_apology(" ".join(brief.problems) or "no model can be loaded")
+            return app if self._say_ready(Line("ready")) else None
         self._title(f"{brief.version} loading")
         started = time.monotonic()
         folder, version = brief.path, brief.version
@@ -157,8 +157,16 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
                 "likeness": round(loaded.findings.likeness, 3),
             },
         )
-        say(brief.pipe, Line("ready", cost=loaded.findings.cost, load_seconds=seconds))
-        return compose.load_app(brief.settings, transcriber, self._observe, brief.problems)
+        app = compose.load_app(brief.settings, transcriber, self._observe, brief.problems)
+        said = self._say_ready(Line("ready", cost=loaded.findings.cost, load_seconds=seconds))
+        return app if said else None
+
+    def _say_ready(self, line: Line) -> bool:
+        """Tell the master; where it cannot hear it would end this worker in the middle of its requests."""
+        said = say(self.brief.pipe, line)
+        if not said:
+            log.error("the master does not listen: this worker does not serve")
+        return said
 
     def _cannot_load(self, reason: str) -> None:
         log.error("the model cannot be loaded: %s", reason, extra={"version": self.brief.version})

@@ -127,6 +127,14 @@ def append(text: str) -> Callable[[str], str]:
     return lambda content: f"{content}\n\n{text}\n"
 
 
+DEAF = """
+_add = Members.add
+def _add_deaf(self, member):
+    os.dup2(os.pipe2(os.O_NONBLOCK)[0], member.pipe)  # the worker's pipe has no other end any more
+    _add(self, member)
+Members.add = _add_deaf
+"""
+
 BROKEN = {
     "the master's modules": Broken("serving/arbiter.py", append("this is not Python")),
     "a module that is gone": Broken("serving/roll.py", lambda _: "import no_such_module"),
@@ -134,10 +142,7 @@ BROKEN = {
     "a worker that exits": Broken("serving/compose.py", append("import os\nos._exit(0)")),
     "a worker that gunicorn would halt for": Broken("serving/compose.py", append("import os\nos._exit(3)")),
     "a worker that hangs": Broken("serving/compose.py", append("import time\ntime.sleep(600)")),
-    "a worker that closes its pipe": Broken(
-        "serving/brief.py",
-        append("def say(pipe, line):\n    os.dup2(os.open(os.devnull, os.O_WRONLY), pipe)"),
-    ),
+    "a master that does not listen": Broken("serving/members.py", append(DEAF)),
     "a master that hangs": Broken("serving/ledger.py", append("import time\ntime.sleep(600)")),
 }
 
