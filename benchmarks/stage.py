@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import io
 import json
 import shutil
 import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -133,6 +136,90 @@ class MeasuredLoad(Load):
     def run_forever(self) -> Report:
         """Send until `stop`; called from no loop."""
         return asyncio.run(self.run())
+
+
+@dataclass
+class Phases:
+    """Stretches of time in which something is done, or not done, while the load goes on."""
+
+    spans: list[tuple[str, float, float]] = field(default_factory=list)
+    """name, begin and end, time.monotonic()"""
+
+    def times(self, records: list[Record], name: str) -> list[float]:
+        """Seconds of the good requests that were sent in phases of this name."""
+        spans = [(began, ended) for phase, began, ended in self.spans if phase == name]
+        return [
+            record.seconds
+            for record in records
+            if not record.error and any(began <= record.sent < ended for began, ended in spans)
+        ]
+
+    def figures(self, records: list[Record], name: str) -> dict[str, float]:
+        """Quantiles of `times`, ms."""
+        times = self.times(records, name)
+        return {
+            "phases": sum(phase == name for phase, _, _ in self.spans),
+            "requests": len(times),
+            **{f"p{round(share * 100)}_ms": quantile(times, share) * 1000 for share in (0.5, 0.95, 0.99)},
+        }
+
+
+class Background:
+    """Does something in a thread while a load runs, and ends the load when that is done."""
+
+    def __init__(self, load: MeasuredLoad, work: Callable[[], None]) -> None:
+        self._load = load
+        self._work = work
+        self._errors: list[BaseException] = []
+
+    def run(self) -> Report:
+        """Both; what the load has met.
+
+        Raises:
+            Exception: what the work has raised.
+        """
+        thread = threading.Thread(target=self._run)
+        thread.start()
+        report = self._load.run_forever()
+        thread.join()
+        if self._errors:
+            raise self._errors[0]
+        return report
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except Exception as error:  # noqa: BLE001 - raised where the load ends
+            self._errors.append(error)
+        finally:
+            self._load.stop()
+
+
+def measured_capacity(port: int, clips: list[Clip], options: argparse.Namespace) -> float:
+    """`measure_capacity` with twice as many clients as workers, after a first try, whose runs are slow."""
+    measure_capacity(port, clips, 2, 2 * options.workers)
+    capacity = measure_capacity(port, clips, options.capacity_seconds, 2 * options.workers)
+    print(f"capacity {capacity:.2f} requests/s", file=sys.stderr)
+    return capacity
+
+
+def parser(description: str, *, load: float, capacity_seconds: float) -> argparse.ArgumentParser:
+    """What the benchmarks of a loaded service are told."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--model", choices=("full", "nano"), default="full", help="default: %(default)s")
+    made.add_argument("--workers", type=int, default=2, help="default: %(default)s")
+    made.add_argument("--load", type=float, default=load, help="share of the capacity (default: %(default)s)")
+    made.add_argument("--seconds", type=float, default=300, help="of load (default: %(default)s)")
+    made.add_argument("--capacity-seconds", type=float, default=capacity_seconds, help="default: %(default)s")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    return made
+
+
+def finish(result: dict[str, Any], text: str, target: Path | None) -> None:
+    """Print the report; write all figures, if wished."""
+    print(text)
+    if target is not None:
+        target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def speech(seconds: float, start: float = 0.0) -> bytes:

@@ -11,10 +11,8 @@ with the first of its version to the same clip. Load and service share the machi
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,13 +20,16 @@ from typing import Any, Final
 
 from stage import (
     CLIPS,
+    Background,
     MeasuredLoad,
-    Record,
+    Phases,
     Stage,
     as_clip,
     describe,
+    finish,
     machine,
-    measure_capacity,
+    measured_capacity,
+    parser,
     quantile,
     staged,
 )
@@ -41,8 +42,7 @@ _LOOK_SECONDS: Final = 0.02
 class Watch:
     """What is seen while the load runs."""
 
-    phases: list[tuple[str, float, float]] = field(default_factory=list)
-    """name, begin and end, time.monotonic()"""
+    phases: Phases = field(default_factory=Phases)
     rolls: list[float] = field(default_factory=list)
     """seconds from SIGHUP to the end of each swap"""
     fewest: int | None = None
@@ -54,7 +54,7 @@ def direct(stage: Stage, watch: Watch, seconds: float, phase_seconds: float) -> 
     end = time.monotonic() + seconds
     target = 1
     while time.monotonic() < end:
-        name = NAMES[len(watch.phases) % 2]
+        name = NAMES[len(watch.phases.spans) % 2]
         began = time.monotonic()
         while time.monotonic() < began + phase_seconds:
             if name == "control":
@@ -68,7 +68,7 @@ def direct(stage: Stage, watch: Watch, seconds: float, phase_seconds: float) -> 
                 raise RuntimeError(f"a swap {done.result}: {done.error}" if done else "a swap did not end")
             watch.rolls.append(time.monotonic() - started)
             target = 1 - target
-        watch.phases.append((name, began, time.monotonic()))
+        watch.phases.spans.append((name, began, time.monotonic()))
         print(f"{name} phase of {time.monotonic() - began:.1f} s", file=sys.stderr)
 
 
@@ -92,19 +92,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         settings = {"ASR_WORKERS": str(options.workers), "ASR_SOAK_SECONDS": str(options.soak_seconds)}
         with staged(Path(folder), options.model, **settings) as stage:
             port = stage.service.port
-            measure_capacity(port, clips, 2, 2 * options.workers)  # the first runs are slow
-            capacity = measure_capacity(port, clips, options.capacity_seconds, 2 * options.workers)
-            print(f"capacity {capacity:.1f} requests/s", file=sys.stderr)
+            capacity = measured_capacity(port, clips, options)
             load = MeasuredLoad([port], clips, rate=options.load * capacity)
             watch = Watch()
-            errors: list[BaseException] = []
-            thread = threading.Thread(target=_watched, args=(stage, watch, options, load, errors))
-            thread.start()
-            report = load.run_forever()
-            thread.join()
-            if errors:
-                raise errors[0]
+            report = Background(
+                load, lambda: direct(stage, watch, options.seconds, options.phase_seconds)
+            ).run()
             counters = stage.status().counters
+    phases = {name: watch.phases.figures(report.records, name) for name in NAMES}
     return {
         "machine": found,
         "model": options.model,
@@ -114,9 +109,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "requests": len(report.records),
         "failed": len(report.failures()),
         "errors": sorted({record.error for record in report.failures()}),
-        "phases": {name: _figures(report.records, watch, name) for name in NAMES},
-        "ratio_p99": _p99(report.records, watch, "swap") / _p99(report.records, watch, "control"),
-        "ratio_p50": _p50(report.records, watch, "swap") / _p50(report.records, watch, "control"),
+        "phases": phases,
+        "ratio_p99": phases["swap"]["p99_ms"] / phases["control"]["p99_ms"],
+        "ratio_p50": phases["swap"]["p50_ms"] / phases["control"]["p50_ms"],
         "swaps": len(watch.rolls),
         "swap_seconds": {
             "median": quantile(watch.rolls, 0.5),
@@ -124,44 +119,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         },
         "fewest_workers_serving": watch.fewest,
         "workers_killed": counters.killed_draining,
-    }
-
-
-def _watched(
-    stage: Stage, watch: Watch, options: argparse.Namespace, load: MeasuredLoad, errors: list[BaseException]
-) -> None:
-    try:
-        direct(stage, watch, options.seconds, options.phase_seconds)
-    except Exception as error:  # noqa: BLE001 - raised where the load ends
-        errors.append(error)
-    finally:
-        load.stop()
-
-
-def _times(records: list[Record], watch: Watch, name: str) -> list[float]:
-    """Seconds of the good requests that were sent in phases of this name."""
-    spans = [(began, ended) for phase, began, ended in watch.phases if phase == name]
-    return [
-        record.seconds
-        for record in records
-        if not record.error and any(began <= record.sent < ended for began, ended in spans)
-    ]
-
-
-def _p50(records: list[Record], watch: Watch, name: str) -> float:
-    return quantile(_times(records, watch, name), 0.5)
-
-
-def _p99(records: list[Record], watch: Watch, name: str) -> float:
-    return quantile(_times(records, watch, name), 0.99)
-
-
-def _figures(records: list[Record], watch: Watch, name: str) -> dict[str, float]:
-    return {
-        "phases": sum(phase == name for phase, _, _ in watch.phases),
-        "requests": len(_times(records, watch, name)),
-        "p50_ms": _p50(records, watch, name) * 1000,
-        "p99_ms": _p99(records, watch, name) * 1000,
     }
 
 
@@ -193,20 +150,12 @@ def report(result: dict[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line: the report on stdout, progress on stderr; 1 if a request failed."""
-    parser = argparse.ArgumentParser(description="Latency while the model is changed, against without.")
-    parser.add_argument("--model", choices=("full", "nano"), default="full", help="default: %(default)s")
-    parser.add_argument("--workers", type=int, default=2, help="default: %(default)s")
-    parser.add_argument("--load", type=float, default=0.7, help="share of the capacity (default: 0.7)")
-    parser.add_argument("--seconds", type=float, default=300, help="of load (default: %(default)s)")
-    parser.add_argument("--phase-seconds", type=float, default=30, help="default: %(default)s")
-    parser.add_argument("--capacity-seconds", type=float, default=15, help="default: %(default)s")
-    parser.add_argument("--soak-seconds", type=float, default=10, help="default: %(default)s, the service's")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
-    options = parser.parse_args(arguments)
+    made = parser("Latency while the model is changed, against without.", load=0.7, capacity_seconds=15)
+    made.add_argument("--phase-seconds", type=float, default=30, help="default: %(default)s")
+    made.add_argument("--soak-seconds", type=float, default=10, help="default: %(default)s, the service's")
+    options = made.parse_args(arguments)
     result = measure(options)
-    print(report(result))
-    if options.json is not None:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    finish(result, report(result), options.json)
     return 1 if result["failed"] else 0
 
 

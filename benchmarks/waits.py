@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import heapq
-import json
 import math
 import random
 import sys
@@ -27,7 +26,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from stage import Clip, Service, as_clip, describe, machine, measure_capacity, quantile, speech, staged
+from stage import (
+    Clip,
+    Service,
+    as_clip,
+    describe,
+    finish,
+    machine,
+    measured_capacity,
+    parser,
+    quantile,
+    speech,
+    staged,
+)
 
 from load import head, read_answer  # isort: skip - stage says where it is
 
@@ -115,9 +126,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         staged(Path(folder), options.model, **settings) as stage,
     ):
         service = stage.service
-        measure_capacity(service.port, clips[:4], 3, 2 * options.workers)  # the first runs are slow
-        capacity = measure_capacity(service.port, clips, options.capacity_seconds, 2 * options.workers)
-        print(f"capacity {capacity:.2f} requests/s", file=sys.stderr)
+        capacity = measured_capacity(service.port, clips, options)
         sent = asyncio.run(send_all(service.port, clips, options.load * capacity, options.seconds))
         requests = collect(service, sent)
     ours = [request.waited for request in requests]
@@ -167,18 +176,10 @@ def report(result: dict[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line: the report on stdout, progress on stderr."""
-    parser = argparse.ArgumentParser(description="Waits in the queue, against an ideal one.")
-    parser.add_argument("--model", choices=("full", "nano"), default="full", help="default: %(default)s")
-    parser.add_argument("--workers", type=int, default=2, help="default: %(default)s")
-    parser.add_argument("--load", type=float, default=0.8, help="share of the capacity (default: 0.8)")
-    parser.add_argument("--seconds", type=float, default=300, help="of load (default: %(default)s)")
-    parser.add_argument("--capacity-seconds", type=float, default=30, help="default: %(default)s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
-    options = parser.parse_args(arguments)
+    made = parser("Waits in the queue, against an ideal one.", load=0.8, capacity_seconds=30)
+    options = made.parse_args(arguments)
     result = measure(options)
-    print(report(result))
-    if options.json is not None:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    finish(result, report(result), options.json)
     return 0
 
 

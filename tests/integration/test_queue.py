@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import resource
 import shutil
 import socket
 import subprocess
@@ -13,13 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 import soundfile
 from bodies import Reply, connection, head, read_reply, request, upload
+from crowd import Crowd, many_descriptors
 from inspection import check_error
 from load import Load, Report, clips
 from service import CLIPS, Service, free_port, running, wait_for
@@ -74,94 +74,35 @@ def nobody_drains(service: Service) -> bool:
 # Clients that mean nothing.
 
 
-class Crowd:
-    """Connections that send nothing, or a byte a second; each is made again when it is closed."""
-
-    def __init__(self, port: int, *, silent: int, trickling: int) -> None:
-        self.open = 0
-        self.answers: dict[bytes, int] = {}
-        self._port = port
-        self._sizes = (silent, trickling)
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        wait_for("the crowd", lambda: self.open >= sum(self._sizes) * 0.99, 60)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-    async def _run(self) -> None:
-        silent, trickling = self._sizes
-        tasks = [asyncio.ensure_future(self._one(every)) for every in [None] * silent + [1.0] * trickling]
-        await asyncio.to_thread(self._end.wait)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _one(self, every: float | None) -> None:
-        while True:
-            try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-            except OSError:
-                await asyncio.sleep(0.1)
-                continue
-            self.open += 1
-            sender = asyncio.ensure_future(self._trickle(writer, every)) if every else None
-            try:
-                answer = (await reader.read())[:12]
-                self.answers[answer] = self.answers.get(answer, 0) + 1
-            except OSError:
-                pass
-            finally:
-                self.open -= 1
-                if sender is not None:
-                    sender.cancel()
-                writer.close()
-
-    async def _trickle(self, writer: asyncio.StreamWriter, every: float) -> None:
-        for byte in head(length=1000):
-            writer.write(bytes([byte]))
-            await asyncio.sleep(every)
-
-
 def test_a_crowd_that_sends_nothing_delays_neither_requests_nor_a_roll(
     tmp_path: Path, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
     header_seconds = 4.0
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     settings = {"ASR_HEADER_TIMEOUT": str(header_seconds), "ASR_SOAK_SECONDS": "1", "ASR_THREADS": "1"}
-    try:
-        with running(tmp_path, ASR_WORKERS="2", **settings) as service:
-            with load(service, 6) as alone:
-                time.sleep(4)  # the load runs
-            with Crowd(service.port, silent=1000, trickling=200) as crowd, load(service, 6) as crowded:
-                time.sleep(4)  # the load runs
-                drained = {}
-                done = threading.Event()
-                watcher = threading.Thread(target=watch_drains, args=(service, drained, done))
-                watcher.start()
-                assert roll(service).result == "succeeded"
-                wait_for("the old workers have left", lambda: nobody_drains(service), 30)
-                done.set()
-                watcher.join()
-            record_testsuite_property("p99_ms_alone", round(alone.quantile(0.99) * 1000))
-            record_testsuite_property("p99_ms_crowded", round(crowded.quantile(0.99) * 1000))
-            record_testsuite_property("longest_drain_s", round(max(drained.values()), 2))
-            assert not alone.failures(), alone.summary()
-            assert not crowded.failures(), crowded.summary()
-            assert len(crowded.records) > 40
-            assert len(drained) == 2
-            # The deadline, a second in which a refused client may read why, and a busy machine.
-            assert max(drained.values()) < header_seconds + 3
-            assert set(crowd.answers) <= {b"", b"HTTP/1.1 408"}
-            assert crowd.answers[b"HTTP/1.1 408"] > 100
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with many_descriptors(), running(tmp_path, ASR_WORKERS="2", **settings) as service:
+        with load(service, 6) as alone:
+            time.sleep(4)  # the load runs
+        with Crowd(service.port, silent=1000, trickling=200) as crowd, load(service, 6) as crowded:
+            time.sleep(4)  # the load runs
+            drained: dict[int, float] = {}
+            done = threading.Event()
+            watcher = threading.Thread(target=watch_drains, args=(service, drained, done))
+            watcher.start()
+            assert roll(service).result == "succeeded"
+            wait_for("the old workers have left", lambda: nobody_drains(service), 30)
+            done.set()
+            watcher.join()
+        record_testsuite_property("p99_ms_alone", round(alone.quantile(0.99) * 1000))
+        record_testsuite_property("p99_ms_crowded", round(crowded.quantile(0.99) * 1000))
+        record_testsuite_property("longest_drain_s", round(max(drained.values()), 2))
+        assert not alone.failures(), alone.summary()
+        assert not crowded.failures(), crowded.summary()
+        assert len(crowded.records) > 40
+        assert len(drained) == 2
+        # The deadline, a second in which a refused client may read why, and a busy machine.
+        assert max(drained.values()) < header_seconds + 3
+        assert set(crowd.answers) <= {b"", b"HTTP/1.1 408"}
+        assert crowd.answers[b"HTTP/1.1 408"] > 100
 
 
 def watch_drains(service: Service, found: dict[int, float], done: threading.Event) -> None:
