@@ -10,7 +10,6 @@ import shutil
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "integration")]
 
 from engine import machine  # noqa: E402
 from full_size import make_full_size  # noqa: E402
-from load import CLIPS, Clip, Load, Record, Report, multipart  # noqa: E402
+from load import CLIPS, Clip, Load, Record, Report, measure_capacity, multipart  # noqa: E402
 from service import Service, wait_for  # noqa: E402
 
 from asrsvc.errors import StatusError  # noqa: E402
@@ -196,9 +195,13 @@ class Background:
 
 
 def measured_capacity(port: int, clips: list[Clip], options: argparse.Namespace) -> float:
-    """`measure_capacity` with twice as many clients as workers, after a first try, whose runs are slow."""
-    measure_capacity(port, clips, 2, 2 * options.workers)
-    capacity = measure_capacity(port, clips, options.capacity_seconds, 2 * options.workers)
+    """Requests a second with twice as many clients as workers, after a first try, whose runs are slow."""
+
+    def make(number: int) -> MeasuredLoad:
+        return MeasuredLoad([port], clips, rate=1, keep_alive_share=0, early_share=0, seed=number)
+
+    measure_capacity(make, at_once=2 * options.workers, seconds=2)
+    capacity = measure_capacity(make, at_once=2 * options.workers, seconds=options.capacity_seconds)
     print(f"capacity {capacity:.2f} requests/s", file=sys.stderr)
     return capacity
 
@@ -238,32 +241,6 @@ def speech(seconds: float, start: float = 0.0) -> bytes:
 def as_clip(name: str, content: bytes) -> Clip:
     """A request whose answer is not known before."""
     return Clip(name, multipart(content, name), frozenset(), {})
-
-
-def measure_capacity(port: int, clips: list[Clip], seconds: float, at_once: int) -> float:
-    """Requests for each second when `at_once` clients send one after the other.
-
-    Raises:
-        RuntimeError: a request failed.
-    """
-
-    async def client(number: int, until: float, report: Report) -> None:
-        load = MeasuredLoad([port], clips, rate=1, keep_alive_share=0, early_share=0, seed=number)
-        while time.monotonic() < until:
-            await load.run(requests=1)
-        report.records += load.report.records
-
-    async def clients() -> Report:
-        report = Report()
-        until = time.monotonic() + seconds
-        await asyncio.gather(*(client(number, until, report) for number in range(at_once)))
-        return report
-
-    report = asyncio.run(clients())
-    if report.failures():
-        raise RuntimeError(f"without load already: {report.summary()}")
-    ends = [record.sent + record.seconds for record in report.records]
-    return len(report.records) / (max(ends) - min(record.sent for record in report.records))
 
 
 def quantile(values: list[float], share: float) -> float:

@@ -11,6 +11,7 @@ import json
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -235,3 +236,32 @@ class Load:
             record.error = f"unknown version {record.version!r}"
         elif answer["text"] != right or answer["model_version"] != record.version:
             record.error = f"wrong text {answer['text']!r} of {record.version}"[:80]
+
+
+def measure_capacity(make: Callable[[int], Load], *, at_once: int, seconds: float) -> float:
+    """Requests for each second when so many clients send one after the other.
+
+    Args:
+        make: a load by the number of its client; its rate does not matter.
+        at_once: clients.
+        seconds: how long.
+
+    Raises:
+        RuntimeError: a request failed.
+    """
+
+    async def client(load: Load, until: float) -> None:
+        while time.monotonic() < until:
+            await load.run(requests=1)
+
+    async def clients() -> Report:
+        loads = [make(number) for number in range(at_once)]
+        until = time.monotonic() + seconds
+        await asyncio.gather(*(client(load, until) for load in loads))
+        return Report([record for load in loads for record in load.report.records])
+
+    report = asyncio.run(clients())
+    if report.failures():
+        raise RuntimeError(f"without load already: {report.summary()}")
+    ends = [record.sent + record.seconds for record in report.records]
+    return len(report.records) / (max(ends) - min(record.sent for record in report.records))

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rolling import Operated, Watch, late_answers, nginx, operated, traffic, watching
+from load import Load, measure_capacity
+from rolling import Operated, Watch, known_clips, late_answers, nginx, operated, traffic, watching
 from service import PROJECT, free_port, wait_for
 
 RECORDS = PROJECT / "var" / "soak"
@@ -87,23 +88,15 @@ def test_twenty_rolls_lose_none_of_five_thousand_requests(tmp_path: Path) -> Non
 def test_thirty_rolls_lose_none_of_thirty_thousand_requests(tmp_path: Path, run: int) -> None:
     """Ten runs: 300 rolls and 300,000 requests in all, each run at 70 % of what the service can take."""
     with operated(tmp_path) as service:
-        capacity = measure_capacity(service)
+        known = known_clips(service)
+
+        def make(number: int) -> Load:
+            return Load([service.port], known, rate=1, keep_alive_share=0, early_share=0, seed=number)
+
+        measure_capacity(make, at_once=4, seconds=2)  # the first runs are slow
+        capacity = measure_capacity(make, at_once=4, seconds=10)
         found = roll_to_and_fro(service, 30, 30_000, 0.7 * capacity, tmp_path / "nginx")
     RECORDS.mkdir(parents=True, exist_ok=True)
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{run}.json"
     content = {"capacity": capacity, **found}
     (RECORDS / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def measure_capacity(service: Operated, seconds: float = 8.0) -> float:
-    """Requests a second, answered while there is always one that waits."""
-    rate = 10.0
-    while True:
-        with traffic(service, rate, early_share=0.0) as flow:
-            time.sleep(seconds / 2)
-            answered = len(flow.report.records)
-            waiting = answered - flow.answered
-        if waiting > rate / 4:  # it has fallen behind
-            break
-        rate *= 1.4
-    return rate / 1.4
