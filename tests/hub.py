@@ -137,6 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
     is_storage: bool
     protocol_version = "HTTP/1.1"
     timeout = 30
+    disable_nagle_algorithm = True
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -357,7 +358,7 @@ def model_files(seed: str = "", *, size: int = 20_000) -> dict[str, bytes]:
         "am.mvn": f"mvn {seed}".encode(),
         "config.yaml": f"config: {seed}\n".encode(),
         "tokens.json": json.dumps([seed, "a", "b"]).encode(),
-        "some.bpe.model": hashlib.shake_256(f"bpe {seed}".encode()).digest(5000),
+        "some.bpe.model": hashlib.shake_256(f"bpe {seed}".encode()).digest(3000),
     }
 
 

@@ -111,7 +111,7 @@ def test_the_name_is_the_operators(store: Store, hub: Hub) -> None:
 def test_without_a_revision_a_branch_is_taken(store: Store, hub: Hub) -> None:
     get(store, hub, "modelscope:org/model")
     assert hub.asked("Revision=master")
-    get(store, hub, "hf:org/model")
+    get(store, hub, "hf:org/model", name="other")
     assert hub.asked("/resolve/main/", storage=False)  # which commit is that?
     assert hub.asked(f"/resolve/{COMMIT}/model_quant.onnx")
     assert not hub.asked("/resolve/main/am.mvn")
@@ -301,7 +301,7 @@ FAILURES: dict[str, tuple[str, dict[str, Any], type[AsrError], str]] = {
         DownloadFailed,
         "redirects to where it must not",
     ),
-    "to nowhere": ("storage", {"status": 302, "header": {"Location": "http://[::1"}}, DownloadFailed, ""),
+    "to nowhere": ("storage", {"status": 302, "header": {"Location": "http://[::1"}}, DownloadFailed, "URL"),
     "closed": ("storage", {"reset": True}, DownloadFailed, "tried 3 times"),
     "silent": ("storage", {"silent": True}, DownloadFailed, "no byte for 0.3 s; tried 3 times"),
     "trickle": ("storage", {"trickle": 0.02}, DownloadFailed, "did not end within 3 s"),

@@ -76,7 +76,7 @@ class Fetcher:
                 check_status(answer)
             return answer.headers
 
-        return await self._insist("its list of files", url, attempt)
+        return await self._insist("the list of files", url, attempt)
 
     async def json(self, url: str) -> tuple[Any, httpx.Headers]:
         """What a hub says of itself, and the header of the answer.
@@ -104,7 +104,7 @@ class Fetcher:
                     " wrong endpoint?"
                 ) from error
 
-        return await self._insist("its list of files", url, attempt)
+        return await self._insist("the list of files", url, attempt)
 
     async def file(self, partial: Partial, target: Path | None) -> FileRecord:
         """Have a file whole and checked.
@@ -201,19 +201,21 @@ class Fetcher:
                 reason, wait = str(error), error.retry_after
             except httpx.TooManyRedirects as error:
                 raise DownloadFailed(
-                    f"{shown(url)} redirects more than {self._limits.redirects} times"
+                    f"{name} ({shown(url)}) redirects more than {self._limits.redirects} times"
                 ) from error
             except (httpx.UnsupportedProtocol, httpx.InvalidURL, BadArgument) as error:
-                raise DownloadFailed(f"{shown(url)} redirects to where it must not: {error}") from error
+                raise DownloadFailed(
+                    f"{name} ({shown(url)}) redirects to where it must not: {error}"
+                ) from error
             except httpx.RequestError as error:
                 reason = self._reason(error)
                 if is_untrusted(error):
-                    raise DownloadFailed(f"{shown(url)}: {reason}") from error
+                    raise DownloadFailed(f"{name} ({shown(url)}): {reason}") from error
             if arrived() >= mark + _REAL_PROGRESS_BYTES:
                 failures, mark = 0, arrived()
             failures += 1
             if failures >= self._limits.tries:
-                raise DownloadFailed(f"{shown(url)}: {reason}; tried {failures} times")
+                raise DownloadFailed(f"{name} ({shown(url)}): {reason}; tried {failures} times")
             wait = max(wait, self._limits.backoff_seconds * 2 ** (failures - 1))
             wait = min(wait, self._limits.longest_backoff_seconds)
             self._report(Progress("retry", name, detail=f"{reason}; once more in {wait:g} s"))

@@ -5,9 +5,11 @@ Nothing is visible before the last step. What a download has brought is kept for
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 
 from asrsvc.errors import BadArgument, DownloadFailed, SourceError, StartError, StoreFull
@@ -108,7 +110,10 @@ def _copy(job: Job, source: Folder, stage: Stage) -> dict[str, FileRecord]:
     names = sorted(path.name for path in source.path.iterdir() if is_model_name(path.name))
     real = {}
     for name in names:
-        path = (source.path / name).resolve()
+        try:
+            path = Path(os.path.realpath(source.path / name, strict=True))
+        except OSError as error:
+            raise SourceError(f"{source.path / name} leads nowhere: {error.strerror}") from error
         if not path.is_relative_to(source.path):
             raise SourceError(
                 f"{source.path / name} leads out of its folder, to {path}: copy the file itself"
