@@ -172,7 +172,7 @@ def cuts() -> Iterator[int]:
     yield from (len(WHOLE) - 9, len(WHOLE) - 8, len(WHOLE) - 1)
 
 
-@pytest.mark.parametrize("at", cuts())
+@pytest.mark.parametrize("at", list(cuts()))
 def test_an_archive_that_was_cut_is_refused(at: int, tmp_path: Path, target: Path) -> None:
     with pytest.raises(SourceError, match="no whole .tar.gz"):
         unpack(archive(tmp_path, WHOLE[:at]), target, label="m", limits=LIMITS)

@@ -146,7 +146,7 @@ def test_pull_with_digests(tool: Tool, hub: Hub) -> None:
     ],
 )
 def test_a_failure_says_what_what_serves_and_what_next(
-    tool: Tool, hub: Hub, arguments: list[str], code: int, what: str, then: str
+    tool: Tool, hub: Hub, *, arguments: list[str], code: int, what: str, then: str
 ) -> None:
     endpoint = {"ASR_MODELSCOPE_ENDPOINT": hub.url, "ASR_HF_ENDPOINT": hub.url}
     failed(tool.run(*arguments, **endpoint), code, what, then)

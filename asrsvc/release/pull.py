@@ -73,7 +73,7 @@ def pull(
         StartError: the package that downloads need is not installed.
     """
     found = parse(source)
-    wish = check_name(suggested_name(found) if name is None else name)
+    wish = check_name(suggested_name(found) or "model" if name is None else name)
     job = Job(store, wish, _digests(sha256), endpoints, limits, progress)
     kept_after = (DownloadFailed, StoreFull, KeyboardInterrupt)
     key = staging_key(found, endpoints)

@@ -37,7 +37,7 @@ class Stage:
     @property
     def has_bytes(self) -> bool:
         """Whether there is anything that a later download could go on with."""
-        found = [path for folder in (self.files, self.parts) for path in folder.glob("*")]
+        found = [*self.files.glob("*"), *self.parts.glob("*.part")]
         return any(path.stat().st_size > 0 for path in found)
 
     def release(self, *, keep: bool) -> None:
