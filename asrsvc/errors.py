@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import ClassVar
 
@@ -132,6 +133,39 @@ class StoreError(AsrError):
     exit_code = 5
 
 
+class StoreFull(StoreError):
+    """The disk of the store has no space left; the message says how much is needed, if that is known."""
+
+    status = HTTPStatus.INSUFFICIENT_STORAGE
+    default_code = "store_full"
+    exit_code = 25
+
+
+class UnknownVersion(StoreError):
+    """The store has no version of this id."""
+
+    status = HTTPStatus.NOT_FOUND
+    default_code = "unknown_version"
+    exit_code = 24
+
+
+class VersionDamaged(StoreError):
+    """The files of a version are not those that were stored; the message names each.
+
+    Args:
+        message: see `AsrError`.
+        faults: one a file: `file`, `kind`, `detail`.
+    """
+
+    status = HTTPStatus.CONFLICT
+    default_code = "version_damaged"
+    exit_code = 23
+
+    def __init__(self, message: str, faults: Sequence[Mapping[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.faults = tuple(faults)
+
+
 class StartError(AsrError):
     """The service cannot be started; the message says why and what to do."""
 
@@ -140,6 +174,38 @@ class StartError(AsrError):
 
 
 # What an operator's command ends with.
+
+
+class BadArgument(AsrError):
+    """What a command was given cannot be meant: a name, a source or a digest of no possible form."""
+
+    status = HTTPStatus.BAD_REQUEST
+    default_code = "bad_argument"
+    exit_code = 2
+
+
+class SourceError(AsrError):
+    """A source holds no model, or what no model holds; to try again does not help."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    default_code = "source_error"
+    exit_code = 20
+
+
+class DownloadFailed(AsrError):
+    """A hub or the way to it fails; what has arrived is kept for the next try."""
+
+    status = HTTPStatus.BAD_GATEWAY
+    default_code = "download_failed"
+    exit_code = 21
+
+
+class WrongDigest(AsrError):
+    """A file is not the one that was promised: another size or another SHA-256."""
+
+    status = HTTPStatus.BAD_GATEWAY
+    default_code = "wrong_digest"
+    exit_code = 22
 
 
 class StatusError(AsrError):

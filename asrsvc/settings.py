@@ -134,6 +134,13 @@ def _device(text: str) -> str:
     return text
 
 
+def _endpoint(text: str) -> str:
+    loopback = r"http://(localhost|127(\.\d{1,3}){3}|\[::1\])"
+    if not re.fullmatch(rf"(https://[^/?#@\s]+|{loopback}(:\d{{1,5}})?)(/[^?#@\s]*)?", text):
+        raise ValueError("https://host[/path] (http:// for this machine itself)")
+    return text.rstrip("/")
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One setting: what it is called outside, and how its text becomes a value."""
@@ -333,6 +340,20 @@ class Settings:
         "of anonymous memory at which a worker is replaced; 0: never",
         _integer(0, 1_048_576),
     )
+    modelscope_endpoint: str = _setting(
+        "ASR_MODELSCOPE_ENDPOINT",
+        "https://www.modelscope.cn",
+        "address",
+        "where `swap-model pull modelscope:…` asks",
+        _endpoint,
+    )
+    hf_endpoint: str = _setting(
+        "ASR_HF_ENDPOINT",
+        "{hf}",
+        "address",
+        "where `swap-model pull hf:…` asks, for a mirror of Hugging Face",
+        _endpoint,
+    )
     log_format: str = _setting(
         "ASR_LOG_FORMAT",
         "auto",
@@ -450,6 +471,7 @@ def _places(environ: Mapping[str, str]) -> dict[str, str]:
     return {
         "state": str(_state_folder(environ)),
         "tmp": environ.get("TMPDIR") or "/tmp",  # noqa: S108 - files there have no name
+        "hf": environ.get("HF_ENDPOINT") or "https://huggingface.co",
         "runtime": environ.get("ASR_RUNTIME_DIR") or str(_state_folder(environ) / "run"),
     }
 

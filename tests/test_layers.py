@@ -133,6 +133,18 @@ def test_only_settings_reads_the_environment() -> None:
     assert [path for path in files if reads_environment(path)] == [MODULES["asrsvc.settings"]]
 
 
+def test_the_tool_starts_with_the_standard_library_alone() -> None:
+    waiting, seen = ["asrsvc.release.cli.main"], set()
+    while waiting:
+        module = waiting.pop()
+        seen.add(module)
+        for name in imported(MODULES[module], at_import=True):
+            top = name.split(".")[0]
+            assert top in sys.stdlib_module_names or top == "asrsvc", f"{module} imports {name}"
+            if name in MODULES and name not in seen:
+                waiting.append(name)
+
+
 def test_the_start_needs_the_standard_library_alone() -> None:
     waiting, seen = ["asrsvc.serving.start"], set()
     while waiting:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from asrsvc.errors import StoreError
+from asrsvc.errors import BadArgument, StoreError
 from asrsvc.release.store import REQUIRED_FILES, Store, Version, ensure_embedded
 from asrsvc.release.versions import check_digests
 
@@ -99,7 +99,7 @@ def test_two_vocabularies_are_refused(store: Store, source: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "a b", "x" * 65])
 def test_a_name_that_could_leave_the_folder_is_refused(store: Store, source: Path, name: str) -> None:
-    with pytest.raises(StoreError, match="cannot name a version"):
+    with pytest.raises(BadArgument, match="cannot name a version"):
         store.add_folder(source, name)
 
 

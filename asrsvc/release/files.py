@@ -5,12 +5,15 @@ A new file or link is made beside its place, flushed, renamed into it, and its f
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import time
 from glob import escape
 from pathlib import Path
 from typing import Final
+
+from asrsvc.errors import StoreError, StoreFull
 
 # What a killed writer left; a younger one may belong to a writer at work.
 _LEFT_OVER_SECONDS: Final = 60.0
@@ -106,6 +109,18 @@ def give_to_owner(path: Path) -> None:
         owner = path.parent.stat()
         if (owner.st_uid, owner.st_gid) != (0, 0):
             os.lchown(path, owner.st_uid, owner.st_gid)
+
+
+def disk_error(what: str, error: OSError) -> StoreError:
+    """What an operator is told when the disk refuses.
+
+    Args:
+        what: which could not be done, as "x cannot be written".
+        error: the refusal.
+    """
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return StoreFull(f"{what}: {error.strerror}")
+    return StoreError(f"{what}: {error.strerror or error}")
 
 
 def _beside(path: Path) -> Path:

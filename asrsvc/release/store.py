@@ -19,8 +19,9 @@ from typing import Final, Literal, TypeAlias
 
 from asrsvc.errors import StoreError
 from asrsvc.release.files import remove_link, sync_folder, write_link
+from asrsvc.release.manifest import REQUIRED_FILES
 from asrsvc.release.records import Record, Records
-from asrsvc.release.versions import REQUIRED_FILES, Version, Versions, check_files
+from asrsvc.release.versions import Version, Versions, check_files
 
 __all__ = ["REQUIRED_FILES", "Candidates", "Pointer", "Store", "Version", "ensure_embedded"]
 

@@ -11,29 +11,35 @@ A version gets its name by a rename when all of its bytes are on disk, so a read
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
-import re
 import secrets
-import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, Final, TypedDict
+from typing import Final
 
-from asrsvc.errors import StoreError
-from asrsvc.release.files import give_to_owner, make_folder, sync_folder
+from asrsvc.errors import StoreError, UnknownVersion, VersionDamaged
+from asrsvc.release.files import disk_error, give_to_owner, make_folder, sync_folder
+from asrsvc.release.manifest import (
+    COMPANION_FILES,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    REQUIRED_FILES,
+    FileRecord,
+    Manifest,
+    Origin,
+    check_name,
+    manifest_bytes,
+    measure,
+    read_manifest,
+    vocabulary_names,
+)
+from asrsvc.release.staging import Stage, claim
+from asrsvc.release.writing import copy_file, write_new
 
-MODEL_FILE: Final = "model_quant.onnx"
-REQUIRED_FILES: Final = (MODEL_FILE, "am.mvn", "config.yaml", "tokens.json")
-"""beside exactly one file *.bpe.model"""
-_COMPANIONS: Final = ("MODEL_CARD.md", "LICENSE")
-_MANIFEST: Final = "manifest.json"
-_BLOCK_BYTES: Final = 1 << 20
 _LOCK_POLL_SECONDS: Final = 0.05
 
 
@@ -45,15 +51,6 @@ class Version:
     """its name and the first 8 hex digits of the SHA-256 of its model_quant.onnx"""
     path: Path
     """the folder with its files"""
-
-
-class _Record(TypedDict):
-    """What the manifest says of one file."""
-
-    size: int
-    """bytes"""
-    sha256: str
-    """hex digits"""
 
 
 class Versions:
@@ -83,14 +80,24 @@ class Versions:
         """The version of this id.
 
         Raises:
-            StoreError: there is none, or it is not whole.
+            UnknownVersion: there is none.
+            StoreError: it is not whole.
+        """
+        version = self.find(version_id)
+        check_files(version.path)
+        return version
+
+    def find(self, version_id: str) -> Version:
+        """The version of this id, whole or damaged.
+
+        Raises:
+            UnknownVersion: there is none.
         """
         version = Version(version_id, self._versions / version_id)
-        if version.path.parent != self._versions or not version_id.strip("."):
-            raise StoreError(f"{version_id!r} is no version id")
+        if "\0" in version_id or version.path.parent != self._versions or not version_id.strip("."):
+            raise UnknownVersion(f"{version_id!r} is no version id")
         if not version.path.is_dir():
-            raise StoreError(f"{version.path} is not there")
-        check_files(version.path)
+            raise UnknownVersion(f"{version.path} is not there")
         return version
 
     def add_folder(self, source: Path, name: str) -> Version:
@@ -101,16 +108,72 @@ class Versions:
             name: what the id starts with; letters, digits, dot, dash, underscore.
 
         Raises:
+            BadArgument: no version can have this name.
             StoreError: a file is missing, the disk refuses, or the id is taken by other files.
         """
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-            raise StoreError(f"{name!r} cannot name a version: letters, digits and . - _ can")
-        names = [*check_files(source), *(n for n in _COMPANIONS if (source / n).is_file())]
+        check_name(name)
+        names = [*check_files(source), *(n for n in COMPANION_FILES if (source / n).is_file())]
         try:
-            with self.lock():
-                return self._add(source, name, names)
+            with self.lock(), self.staged(f"copy-{secrets.token_hex(8)}") as stage:
+                files = {file: copy_file(source / file, stage.files / file) for file in names}
+                return self.commit(stage, name, Origin(str(source.resolve())), files)
         except OSError as error:
-            raise StoreError(f"{source} cannot be copied to {self.root}: {error}") from error
+            raise disk_error(f"{source} cannot be copied to {self.root}", error) from error
+
+    @contextmanager
+    def staged(self, key: str, *, kept_after: tuple[type[BaseException], ...] = ()) -> Iterator[Stage]:
+        """A folder for a copy or a download under way; what others have left behind is removed.
+
+        Args:
+            key: the same for downloads that can go on with each other's files.
+            kept_after: exceptions that leave the folder to the next one of this key.
+
+        Raises:
+            StoreError: another process has this key, or the lock is held.
+            OSError: the disk refuses.
+        """
+        with self.lock():
+            make_folder(self._versions)
+            stage = claim(self._staging, key)
+        keep = False
+        try:
+            if stage.files.stat().st_dev != self._versions.stat().st_dev:
+                raise StoreError(f"{self._staging} and {self._versions} must be on the same file system")
+            yield stage
+        except kept_after:
+            keep = stage.has_bytes
+            raise
+        finally:
+            self._release(stage, keep=keep)
+
+    def commit(self, stage: Stage, name: str, origin: Origin, files: Mapping[str, FileRecord]) -> Version:
+        """Make a version of the files of a stage; the same files again change nothing.
+
+        Args:
+            stage: its files are on disk, and are those of `files` alone.
+            name: what the id starts with.
+            origin: where the files are from.
+            files: as they are.
+
+        Raises:
+            StoreError: the id is taken by other files, or the lock is held.
+            OSError: the disk refuses.
+        """
+        with self.lock():
+            version_id = f"{name}-{files[MODEL_FILE].sha256[:8]}"
+            version = Version(version_id, self._versions / version_id)
+            if os.path.lexists(version.path):
+                _check_same(version, files)
+                return version
+            created = datetime.now(UTC).isoformat(timespec="seconds")
+            manifest = Manifest(version_id, origin, created, files, sealed=True)
+            (stage.files / MANIFEST_FILE).unlink(missing_ok=True)
+            write_new(stage.files / MANIFEST_FILE, manifest_bytes(manifest))
+            stage.files.chmod(0o755)  # root's umask may keep the service out
+            sync_folder(stage.files)
+            stage.files.rename(version.path)
+            sync_folder(self._versions)
+            return version
 
     @contextmanager
     def lock(self, timeout: float | None = None) -> Iterator[None]:
@@ -147,31 +210,12 @@ class Versions:
         finally:
             os.close(descriptor)  # releases the lock
 
-    def _add(self, source: Path, name: str, names: list[str]) -> Version:
-        shutil.rmtree(self._staging, ignore_errors=True)  # only the holder of the lock writes there
-        make_folder(self._versions)
-        staged = self._staging / secrets.token_hex(8)
-        make_folder(staged)
+    def _release(self, stage: Stage, *, keep: bool) -> None:
         try:
-            files = {file: _copy(source / file, staged / file) for file in names}
-            version_id = f"{name}-{files[MODEL_FILE]['sha256'][:8]}"
-            version = Version(version_id, self._versions / version_id)
-            if os.path.lexists(version.path):
-                _check_same(version, files)
-                return version
-            manifest = {
-                "id": version_id,
-                "source": str(source.resolve()),
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "files": files,
-            }
-            _write(staged / _MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
-            sync_folder(staged)
-            staged.rename(version.path)
-            sync_folder(self._versions)
-        finally:
-            shutil.rmtree(self._staging, ignore_errors=True)
-        return version
+            with self.lock():
+                stage.release(keep=keep)
+        except StoreError:
+            stage.let_go()  # another change holds the lock for long: it, or the next one, cleans up
 
 
 def check_files(folder: Path) -> list[str]:
@@ -190,32 +234,25 @@ def check_digests(folder: Path) -> None:
     """Whether the files are those that were stored. A folder without a manifest was stored by hand.
 
     Raises:
-        StoreError: a file is another one than the manifest says, or cannot be read.
+        VersionDamaged: a file is another one than the manifest says.
+        StoreError: a file cannot be read.
     """
-    manifest = folder / _MANIFEST
-    try:
-        files = dict(json.loads(manifest.read_bytes())["files"])
-        wanted = {name: str(record["sha256"]) for name, record in files.items()}
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{manifest} cannot be read: {error}") from error
-    for name, digest in wanted.items():
+    manifest = read_manifest(folder)
+    for name, record in manifest.files.items() if manifest else ():
         path = folder / name
         try:
-            with path.open("rb") as reader:
-                found = hashlib.file_digest(reader, "sha256").hexdigest()
+            found = measure(path)
         except OSError as error:
             raise StoreError(f"{path} cannot be read: {error.strerror}") from error
-        if found != digest:
-            raise StoreError(f"{path} is not the file that was stored: its SHA-256 is another one")
+        if found.sha256 != record.sha256:
+            raise VersionDamaged(f"{path} is not the file that was stored: its SHA-256 is another one")
 
 
 def _names(folder: Path) -> list[str]:
     for name in REQUIRED_FILES:
         if not (folder / name).is_file():
             raise StoreError(f"{folder / name} is missing")
-    vocabularies = sorted(path.name for path in folder.glob("*.bpe.model") if path.is_file())
+    vocabularies = vocabulary_names(path.name for path in folder.iterdir() if path.is_file())
     if not vocabularies:
         raise StoreError(f"{folder / '*.bpe.model'} is missing")
     if len(vocabularies) > 1:
@@ -223,42 +260,15 @@ def _names(folder: Path) -> list[str]:
     return [*REQUIRED_FILES, vocabularies[0]]
 
 
-def _check_same(version: Version, files: dict[str, _Record]) -> None:
+def _check_same(version: Version, files: Mapping[str, FileRecord]) -> None:
     """Whether a version already stored has these files."""
-    manifest = version.path / _MANIFEST
-    try:
-        stored = json.loads(manifest.read_bytes())["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{manifest} cannot be read: {error}") from error
-    if stored != files:
+    stored = read_manifest(version.path)
+    if stored is None:
+        raise StoreError(f"{version.path / MANIFEST_FILE} cannot be read: it is missing")
+    if stored.files != files:
         raise StoreError(f"{version.path} holds other files of that name: choose another name")
     check_files(version.path)
-
-
-def _copy(source: Path, target: Path) -> _Record:
-    """Copy a file to disk, read-only; its size in bytes and its SHA-256."""
-    digest = hashlib.sha256()
-    size = 0
-    with source.open("rb") as reader, target.open("xb") as writer:
-        while block := reader.read(_BLOCK_BYTES):
-            digest.update(block)
-            size += len(block)
-            writer.write(block)
-        _finish(writer)
-    return {"size": size, "sha256": digest.hexdigest()}
-
-
-def _write(target: Path, content: bytes) -> None:
-    with target.open("xb") as writer:
-        writer.write(content)
-        _finish(writer)
-
-
-def _finish(writer: BinaryIO) -> None:
-    """Make an open file read-only and put its bytes on disk."""
-    writer.flush()
-    os.fchmod(writer.fileno(), 0o444)  # workers map it: it must never be written again
-    os.fsync(writer.fileno())
+    check_digests(version.path)
 
 
 def _sign(descriptor: int) -> None:

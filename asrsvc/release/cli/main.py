@@ -18,21 +18,30 @@ from typing import Any, Final
 from asrsvc.errors import (
     AbortTooLate,
     AsrError,
+    BadArgument,
+    DownloadFailed,
     NotPermitted,
     NotRunning,
     ReloadRefused,
     RollAborted,
     RollFailed,
+    SourceError,
+    StartError,
     StatusError,
     StoreError,
+    StoreFull,
+    UnknownVersion,
+    VersionDamaged,
     WaitTimeout,
+    WrongDigest,
 )
 from asrsvc.release.cli.command import Command, Context
+from asrsvc.release.cli.getting import COMMANDS as GETTING
 from asrsvc.release.cli.running import COMMANDS as RUNNING
 from asrsvc.settings import SettingError
 
 _CHECKOUT: Final = Path(__file__).resolve().parents[3]
-_COMMANDS: Final[tuple[Command, ...]] = (*RUNNING,)
+_COMMANDS: Final[tuple[Command, ...]] = (*RUNNING, *GETTING)
 _UNEXPECTED: Final = 3
 _INTERRUPTED: Final = 130
 
@@ -47,11 +56,21 @@ _NEXT_COMMANDS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (WaitTimeout, "{tool} status, or {tool} abort"),
     (AbortTooLate, "{tool} status"),
     (NotPermitted, "the same as that user, or with sudo"),
+    (BadArgument, "{tool} --help"),
+    (SourceError, "name another source, or mend this one; {tool} pull --help"),
+    (DownloadFailed, "the same again: it goes on where it stopped"),
+    (WrongDigest, "the same again; if it stays wrong, distrust the source"),
+    (StoreFull, "make space ({tool} list shows what is stored), then the same again"),
+    (UnknownVersion, "{tool} list"),
+    (VersionDamaged, "pull it again under another name, or serve another version; {tool} list"),
+    (StartError, "{serve}"),
     (StoreError, "mend that, then the same again"),
     (Exception, "{tool} status"),
 )
 
 _EPILOG: Final = """\
+SOURCE of a pull: modelscope:org/name[@revision], hf:org/name[@revision], https://….tar.gz, or a folder.
+
 ASR_RUNTIME_DIR and ASR_STORE, in the environment or in the file that ASR_CONFIG names, say which
 service is meant: the same as for bin/serve, whose --check shows them.
 
@@ -61,7 +80,7 @@ what is serving now, and the next command; what served before serves on.
 exit codes:
   0    done
   1    failed, for a reason that has no code of its own
-  2    an unknown command or option
+  2    an unknown command or option, or an argument of no possible form
   3    an error that was not foreseen
   5    the store of model versions is damaged, cannot be written, or is locked
   10   no service is running, or it ended meanwhile
@@ -70,10 +89,16 @@ exit codes:
   13   the roll was called off
   14   the time to wait is over; the roll goes on
   15   too late to abort: the roll has succeeded, or there is nothing to go back to
+  20   the source holds no model, or what no model holds
+  21   the download failed; what has arrived is kept, the same command goes on
+  22   a file is not the one that was promised: wrong size or SHA-256
+  23   files of a version are not as they were stored
+  24   no version of this id
+  25   the disk of the store is full; what has arrived is kept
   69   no Python from 3.11 to 3.14
   77   not permitted to this user
   78   a setting is wrong
-  130  interrupted; the roll goes on
+  130  interrupted; the last line says what goes on
 """
 
 
@@ -91,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingError as error:
         return _fail(context, error, str(error), "setting_error", error.exit_code)
     except KeyboardInterrupt:
-        context.complain("", f"interrupted; what was begun goes on: {context.program} status")
+        context.complain("", f"interrupted; {options.interrupted.format(tool=context.program)}")
         return _INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the one place for what was not foreseen
         context.complain(traceback.format_exc())
@@ -119,7 +144,9 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(
             command.name, help=command.summary, description=described, allow_abbrev=False
         )
-        sub.set_defaults(run=command.run)
+        sub.set_defaults(run=command.run, interrupted=command.interrupted)
+        if command.arguments is not None:
+            command.arguments(sub)
         sub.add_argument("--json", action="store_true", help="print the result as one JSON object")
         if command.timeout is not None:
             sub.add_argument(
@@ -150,7 +177,9 @@ def _fail(context: Context, error: Exception, message: str, code: str, exit_code
     next_command = next_command.format(tool=context.program, serve=serve)
     context.complain(f"asrsvc: {message}", f"serving now: {serving}", f"next: {next_command}")
     if context.as_json:
-        failure = {"message": message, "code": code, "exit_code": exit_code}
+        failure: dict[str, Any] = {"message": message, "code": code, "exit_code": exit_code}
+        if isinstance(error, VersionDamaged):
+            failure["faults"] = error.faults
         context.result("", {"error": failure, "serving": version, "next": next_command})
     return exit_code
 

@@ -1,0 +1,218 @@
+"""The commands for versions as such: pull, verify, list."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from typing import Any, Final
+
+from asrsvc import settings
+from asrsvc.errors import AsrError, BadArgument, StoreError, UnknownVersion, VersionDamaged
+from asrsvc.release.cli.bar import Bar, size
+from asrsvc.release.cli.command import Command, Context
+from asrsvc.release.manifest import read_manifest
+from asrsvc.release.progress import Limits
+from asrsvc.release.pull import pull
+from asrsvc.release.sources import FORMS, Endpoints
+from asrsvc.release.store import Pointer, Store, Version
+from asrsvc.release.verify import verify
+
+_LOCK_SECONDS: Final = 60.0
+_POINTERS: Final[tuple[Pointer, ...]] = ("current", "previous", "next")
+
+
+def find_version(store: Store, text: str) -> Version:
+    """The version that an argument names: by its id, or as current, previous or next.
+
+    Raises:
+        UnknownVersion: there is none.
+        StoreError: the pointer is broken.
+    """
+    if text in _POINTERS:
+        version = store.pointer(text)
+        if version is None:
+            raise UnknownVersion(f"{store.root / text} is not there")
+        return version
+    return store.find(text)
+
+
+def endpoints() -> Endpoints:
+    """Where the hubs are, as the settings say."""
+    return Endpoints(
+        modelscope=settings.value("ASR_MODELSCOPE_ENDPOINT"), hf=settings.value("ASR_HF_ENDPOINT")
+    )
+
+
+def _pull(context: Context, options: argparse.Namespace) -> None:
+    store = context.store(lock_timeout=_LOCK_SECONDS)
+    before = {version.id for version in store.versions()}
+    bar = Bar(context)
+    try:
+        version = pull(
+            store,
+            options.source,
+            name=options.name,
+            sha256=pinned_digests(options.sha256),
+            endpoints=endpoints(),
+            limits=replace(Limits(), seconds=options.timeout),
+            progress=bar,
+        )
+    finally:
+        bar.clear()
+    found = _described(store, version)
+    new = version.id not in before
+    seconds = round(context.seconds, 1)
+    text = f"is in the store ({size(found['size'])}, {seconds} s)" if new else "was in the store already"
+    context.result(f"{version.id} {text}", {**found, "new": new, "seconds": seconds})
+
+
+def pinned_digests(given: list[str]) -> dict[str, str]:
+    """The values of --sha256 by file name.
+
+    Raises:
+        BadArgument: one is not FILE=HEX, or a file has two.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        name, separator, digest = text.rpartition("=")
+        if not separator or not name or found.setdefault(name, digest) != digest:
+            raise BadArgument(f"--sha256 {text} is wrong: FILE=HEX is right, once for each file")
+    return found
+
+
+def _verify(context: Context, options: argparse.Namespace) -> None:
+    store = context.store(lock_timeout=_LOCK_SECONDS)
+    version = find_version(store, options.version)
+    faults = verify(store, version)
+    if faults:
+        listed = "; ".join(str(fault) for fault in faults)
+        raise VersionDamaged(f"{version.path}: {listed}", [fault.to_json() for fault in faults])
+    found = _described(store, version)
+    text = f"{version.id}: {len(found['files'])} files, {size(found['size'])}, all as they were stored"
+    context.result(text, {**found, "faults": []})
+
+
+def _list(context: Context, _: argparse.Namespace) -> None:
+    store = context.store(lock_timeout=0)
+    pointers, problems = _pointers(store)
+    rows = []
+    for version in store.versions():
+        found = _described(store, version)
+        found["pointers"] = [name for name, version_id in pointers.items() if version_id == version.id]
+        rows.append(found)
+    lines = _table(rows) if rows else [f"{store.root} holds no version"]
+    lines += [f"problem: {problem}" for problem in problems]
+    context.result("\n".join(lines), {"versions": rows, "problems": problems})
+
+
+def _pointers(store: Store) -> tuple[dict[str, str], list[str]]:
+    found: dict[str, str] = {}
+    problems: list[str] = []
+    for name in _POINTERS:
+        try:
+            version = store.pointer(name)
+        except StoreError as error:
+            problems.append(error.message)
+        else:
+            if version is not None:
+                found[name] = version.id
+    return found, problems
+
+
+def _described(store: Store, version: Version) -> dict[str, Any]:
+    """What is known of a version; `problem` says what could not be read."""
+    found: dict[str, Any] = {
+        "version": version.id,
+        "path": str(version.path),
+        "size": None,
+        "files": {},
+        "source": None,
+        "revision": None,
+        "created": None,
+        "trial": None,
+        "first_served": None,
+        "last_served": None,
+        "refused": None,
+        "problem": None,
+    }
+    try:
+        store.version(version.id)
+        manifest = read_manifest(version.path)
+        if manifest is not None:
+            files = {name: {"size": r.size, "sha256": r.sha256} for name, r in manifest.files.items()}
+            found |= {"files": files, "created": manifest.created or None}
+            found |= {"source": manifest.origin.source, "revision": manifest.origin.revision}
+        found["size"] = sum(path.stat().st_size for path in version.path.iterdir())
+        record = store.record(version.id)
+        trial = dict(record.trial) if record.trial is not None else None
+        found |= {"trial": trial, "first_served": record.first_served, "last_served": record.last_served}
+        if record.refused is not None:
+            found["refused"] = {"when": record.refused.when, "reason": record.refused.reason}
+    except (AsrError, OSError) as error:
+        found["problem"] = str(error)
+    return found
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    table = [("VERSION", "SIZE", "POINTERS", "TRIAL", "LAST SERVED", "STORED", "SOURCE")]
+    for row in rows:
+        trial = row["trial"]
+        passed = "-" if trial is None else "passed" if trial.get("passed") is True else "failed"
+        revision = f"@{row['revision'][:12]}" if row["revision"] else ""
+        source = f"{row['source'] or '-'}{revision}" if row["problem"] is None else f"! {row['problem']}"
+        table.append(
+            (
+                row["version"],
+                "-" if row["size"] is None else size(row["size"]),
+                ",".join(row["pointers"]) or "-",
+                passed,
+                (row["last_served"] or "-")[:19],
+                (row["created"] or "-")[:19],
+                source,
+            )
+        )
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]) - 1)]
+    return [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]])
+        for line in table
+    ]
+
+
+def _pull_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help=FORMS)
+    parser.add_argument(
+        "--name",
+        metavar="NAME",
+        help="what the version's id begins with (default: what the source is called)",
+    )
+    parser.add_argument(
+        "--sha256",
+        action="append",
+        default=[],
+        metavar="FILE=HEX",
+        help="a digest that this file must have, or the archive itself; may be given again",
+    )
+
+
+def _verify_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("version", metavar="VERSION", help="an id, or current, previous, next")
+
+
+COMMANDS: Final = (
+    Command("list", "print the versions of the store: size, source, trial, when they served", _list),
+    Command(
+        "pull",
+        "get a model into the store, whole and checked, as a version that nobody serves yet",
+        _pull,
+        timeout=7200,
+        arguments=_pull_arguments,
+        interrupted="the same again goes on where it stopped",
+    ),
+    Command(
+        "verify",
+        "compare all files of a version with the digests of the time when it was stored",
+        _verify,
+        arguments=_verify_arguments,
+        interrupted="nothing was changed",
+    ),
+)
