@@ -144,6 +144,7 @@ def _pairs(place: Path, language: str, folder: Path, faults: list[str]) -> list[
     """The clips that lie in one folder; what is wrong is added to the faults."""
     sounds: dict[str, Path] = {}
     texts: dict[str, Path] = {}
+    faulty: set[str] = set()
     for path in _files(place):
         if path.is_dir():
             if place != folder:
@@ -155,12 +156,12 @@ def _pairs(place: Path, language: str, folder: Path, faults: list[str]) -> list[
             fault = f"{path} and {kind[path.stem].name} have the same name: give each an own transcript"
         if fault:
             faults.append(fault)
+            faulty.add(path.stem)
         kind[path.stem] = path
     faults += [f"{path} has no transcript {name}.txt" for name, path in sounds.items() if name not in texts]
     faults += [f"{path} has no recording beside it" for name, path in texts.items() if name not in sounds]
-    if faults:
-        return []
-    return list(_transcribed(sounds, texts, language, folder, faults))
+    whole = {name: path for name, path in sounds.items() if name in texts and name not in faulty}
+    return list(_transcribed(whole, texts, language, folder, faults))
 
 
 def _transcribed(

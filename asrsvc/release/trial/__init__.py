@@ -1,0 +1,9 @@
+"""Trying a version: in processes of its own, on real recordings, beside the version that serves.
+
+What is imported here needs the standard library alone; the children bring the rest.
+"""
+
+from asrsvc.release.trial.run import run_trial
+from asrsvc.release.trial.types import Trial, TrialOptions
+
+__all__ = ["Trial", "TrialOptions", "run_trial"]
