@@ -450,7 +450,7 @@ def test_what_is_no_http_gets_400(run: Run, pieces: tuple[bytes, ...]) -> None:
 class Taker:
     """Places on two lanes, and what they have taken."""
 
-    def __init__(self, *, patience: float = 60, most: int = 3) -> None:
+    def __init__(self, *, patience: float = 60, longest_wait: float = 600, most: int = 3) -> None:
         self.lanes = {name: Lane.create(10) for name in LaneName}
         self.taken: list[tuple[socket.socket, Place]] = []
         self.clients: list[socket.socket] = []
@@ -459,6 +459,7 @@ class Taker:
             self.lanes,
             serve=lambda connection, state: self.taken.append((connection, state["place"])),
             patience=patience,
+            longest_wait=longest_wait,
             most=most,
             changed=lambda: self.counts.append(self.places.in_hand),
         )
@@ -567,5 +568,34 @@ def test_one_that_leaves_takes_no_more(run: Run) -> None:
             made.put(SHORT)
             await asyncio.sleep(0.05)  # nothing may happen
             assert (made.taken, len(made.lanes[SHORT])) == ([], 1)
+
+    run(main())
+
+
+def test_who_has_waited_too_long_is_served_whatever_else_is_in_hand(run: Run) -> None:
+    async def main() -> None:
+        async with taker(longest_wait=0.2, most=1) as made:
+            made.put(SHORT)
+            await until(lambda: len(made.taken) == 1)
+            made.put(SHORT)
+            made.put(LONG)
+            await asyncio.sleep(0)
+            assert len(made.taken) == 1
+            await until(lambda: len(made.taken) == 3)
+            assert [len(lane) for lane in made.lanes.values()] == [0, 0]
+            assert made.places.in_hand == 3
+
+    run(main())
+
+
+def test_who_has_not_waited_too_long_waits_on(run: Run) -> None:
+    async def main() -> None:
+        async with taker(longest_wait=600, most=1) as made:
+            made.put(SHORT)
+            await until(lambda: len(made.taken) == 1)
+            made.put(SHORT)
+            made.places._expire()
+            assert len(made.taken) == 1
+            assert made.lanes[SHORT].oldest() is not None
 
     run(main())

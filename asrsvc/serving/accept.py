@@ -35,6 +35,8 @@ _OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUF
 _PAUSE_SECONDS: Final = 0.1
 _GRACE_SECONDS: Final = 1.0  # a client that is well may take so long from its connection to its request
 _LOOK_AGAIN_SECONDS: Final = 0.05
+_EXPIRE_SECONDS: Final = 0.5
+_EXPIRE_AT_ONCE: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +307,7 @@ class Places:
         *,
         serve: Serve,
         patience: float,
+        longest_wait: float,
         most: int,
         changed: Callable[[], None],
     ) -> None:
@@ -314,18 +317,21 @@ class Places:
             lanes: the queue.
             serve: answers a request in this worker.
             patience: seconds that a body may take before its request gives up its turn.
+            longest_wait: seconds; who has waited longer is served at once, to be told so.
             most: requests at the same time, with those whose body is slow.
             changed: called when the number of requests in hand has changed.
         """
         self._lanes = lanes
         self._serve = serve
         self._patience = patience
+        self._longest_wait = longest_wait
         self._most = most
         self._changed = changed
         self._held: set[Place] = set()
         self._loop = asyncio.get_running_loop()
         self._open = False
         self._watched: set[LaneName] = set()
+        self._expiry: asyncio.TimerHandle | None = None
 
     @property
     def in_hand(self) -> int:
@@ -336,11 +342,14 @@ class Places:
         """Begin to take."""
         self._open = True
         self._watch()
+        self._expire()
 
     def stop(self) -> None:
         """Take no more; what has been taken goes on."""
         self._open = False
         self._watch()
+        if self._expiry is not None:
+            self._expiry.cancel()
 
     def _may_take(self, lane: LaneName) -> bool:
         return (
@@ -359,9 +368,22 @@ class Places:
                 self._watched.discard(name)
                 self._loop.remove_reader(lane.fileno())
 
+    def _expire(self) -> None:
+        """Take those out that have waited too long, turn or no turn: the application tells them."""
+        latest = time.monotonic() - self._longest_wait
+        for name, lane in self._lanes.items():
+            for _ in range(_EXPIRE_AT_ONCE):
+                arrived = lane.oldest()
+                if arrived is None or arrived >= latest:
+                    break
+                self._begin(name)
+        self._expiry = self._loop.call_later(_EXPIRE_SECONDS, self._expire)
+
     def _take(self, name: LaneName) -> None:
-        if not self._may_take(name):
-            return
+        if self._may_take(name):
+            self._begin(name)
+
+    def _begin(self, name: LaneName) -> None:
         waiting = self._lanes[name].take()
         if waiting is None:
             return  # another worker was quicker

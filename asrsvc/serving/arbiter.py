@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import selectors
 import signal
 import socket
 import sys
@@ -26,9 +25,18 @@ from asrsvc import __version__, settings
 from asrsvc.errors import AsrError, StoreError
 from asrsvc.release.store import Store, Version
 from asrsvc.serving import report, status
-from asrsvc.serving.brief import LINE_BYTES, Brief, hear
-from asrsvc.serving.handover import Inheritance, handed_down, inheritance
+from asrsvc.serving.brief import Brief, Line
+from asrsvc.serving.handover import (
+    Inheritance,
+    Successor,
+    exec_master,
+    handed_down,
+    inheritance,
+    take_over,
+)
 from asrsvc.serving.lanes import Lane, LaneName
+from asrsvc.serving.ledger import Ledger
+from asrsvc.serving.members import Member, Members
 from asrsvc.serving.notify import Notifier
 from asrsvc.serving.roll import (
     Action,
@@ -62,19 +70,6 @@ _STOP_LOOK_SECONDS: Final = 0.05
 _QUICK_SECONDS: Final = 2.0
 
 
-class _Member:
-    """What the master holds of one worker process."""
-
-    def __init__(self, number: int, version: str | None, pipe: int) -> None:
-        self.number = number
-        self.version = version
-        self.pipe = pipe
-        self.pid = 0
-        self.heard = b""
-        self.error = ""
-        self.cost: float | None = None
-
-
 class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     """A gunicorn arbiter with gated replacement."""
 
@@ -87,10 +82,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def __init__(self, app: Any) -> None:
         self._settings = settings.load()
-        self._members: dict[int, _Member] = {}
-        self._selector = selectors.DefaultSelector()
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._selector.register(self._wake_read, selectors.EVENT_READ)
+        self._members = Members(self._listen)
         self._systemd_environ = settings.take_systemd_environment()
         self._notifier = Notifier(self._systemd_environ)
         self._next_ping = 0.0
@@ -102,10 +94,11 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._told_ready = False
         self._stopping = False
         self._store = Store(self._settings.store)
+        self._ledger = Ledger(self._store)
         self._machine: Machine | None = None
         self._inherited = inheritance()
         self._environ = settings.environment({})
-        self._handover_deadline: float | None = None
+        self._successor: Successor | None = None
         self._handed_over = False
         self._locked = False
         super().__init__(app)
@@ -205,33 +198,18 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def signal(self, sig: int, frame: Any) -> None:
         """Note a signal and wake the loop (a signal handler: nothing else may happen here)."""
         super().signal(sig, frame)
-        self._wake()
+        self._members.wake()
 
     def signal_chld(self, sig: int, frame: Any) -> None:
         """Note the end of a child and wake the loop (a signal handler)."""
         super().signal_chld(sig, frame)
-        self._wake()
-
-    def _wake(self) -> None:
-        with suppress(BlockingIOError):  # it is full: the loop will wake anyway
-            os.write(self._wake_write, b"!")
+        self._members.wake()
 
     def wait_for_signals(self, timeout: float = _TICK_SECONDS) -> list[int]:
         """Wait for a signal, a worker's line, or the machine's next deadline."""
-        self._hear(self._patience(timeout))
+        self._members.wait(self._patience(timeout))
         found: list[int] = super().wait_for_signals(timeout=0.0)
         return found
-
-    def _hear(self, timeout: float) -> None:
-        for key, _events in self._selector.select(timeout):
-            if key.data is None:
-                self._drain_wake()
-            else:
-                self._listen(key.data)
-
-    def _drain_wake(self) -> None:
-        with suppress(BlockingIOError):
-            os.read(self._wake_read, 4096)
 
     def _patience(self, timeout: float) -> float:
         deadline = self._machine.deadline() if self._machine is not None else None
@@ -244,10 +222,12 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         for event in self._late:
             self._handle(event)
         self._late = []
-        decided, error = self._soak.look(self._machine, self._settings) if self._machine else (False, None)
-        if decided:
-            self._handle(Soaked(time.monotonic(), error))
-        self._handle(Tick(time.monotonic()))
+        now = time.monotonic()
+        if self._machine is not None:
+            decided, error = self._soak.look(self._machine, self._settings, now)
+            if decided:
+                self._handle(Soaked(now, error))
+        self._handle(Tick(now))
         self._report()
         interval = self._notifier.watchdog_interval
         if interval is not None and time.monotonic() >= self._next_ping:
@@ -272,7 +252,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 self._spawn(action)
             case Leave():
                 self._scoreboard.row(action.worker)[Column.LEAVE] = 1
-                self._tell(action.worker, signal.SIGTERM)
+                self._members.tell(action.worker, signal.SIGTERM)
             case Kill():
                 self._end(action.worker, action.reason)
             case Settle():
@@ -292,7 +272,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         except (OSError, StoreError) as error:
             self._handle_later(Gone(time.monotonic(), action.worker, str(error)))
             return
-        member = _Member(action.worker, action.version, reader)
+        member = Member(action.worker, action.version, reader)
         row = self._scoreboard.row(action.worker)
         row.clear()
         base = self._machine.base if self._machine is not None else None
@@ -301,7 +281,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             version=action.version,
             path=version.path if version is not None else None,
             tried=action.tried and not forced,
-            reference_cost=self._cost_of(base) if base != action.version else None,
+            reference_cost=self._members.cheapest(base) if base != action.version else None,
             problems=self._problems,
             settings=self._settings,
             lanes=self._lanes,
@@ -319,8 +299,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._handle_later(Gone(time.monotonic(), action.worker, f"it cannot be started: {error}"))
             return
         os.close(writer)
-        self._members[member.pid] = member
-        self._selector.register(reader, selectors.EVENT_READ, member)
+        self._members.add(member)
 
     def brief_worker(self, worker: Any) -> None:
         """Give a new worker its task; called before the fork (gunicorn's pre_fork)."""
@@ -328,33 +307,19 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def leave_to_worker(self) -> None:
         """Let go of what is the master's; called in the new process (gunicorn's post_fork)."""
-        for member in self._members.values():
-            os.close(member.pipe)
-        self._members = {}
-        self._selector.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        self._members.close()
+        if self._successor is not None:
+            self._successor.close()
+        if self._inherited is not None and self.master_pid:
+            os.close(self._inherited.pipe)
 
     def _handle_later(self, event: Event) -> None:
         """Put an event behind those that are being handled."""
         self._late.append(event)
-        self._wake()
-
-    def _cost_of(self, version: str | None) -> float | None:
-        costs = [m.cost for m in self._members.values() if m.version == version and m.cost is not None]
-        return min(costs, default=None)
-
-    def _member(self, number: int) -> _Member | None:
-        return next((m for m in self._members.values() if m.number == number), None)
-
-    def _tell(self, number: int, signal_number: int) -> None:
-        member = self._member(number)
-        if member is not None:
-            with suppress(ProcessLookupError):
-                os.kill(member.pid, signal_number)
+        self._members.wake()
 
     def _end(self, number: int, reason: str) -> None:
-        member = self._member(number)
+        member = self._members.by_number(number)
         if member is None:
             return
         row = self._scoreboard.row(number)
@@ -368,31 +333,27 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             reason,
             extra={"version": member.version, "lost_requests": in_hand},
         )
-        self._tell(number, signal.SIGKILL)
+        self._members.tell(number, signal.SIGKILL)
 
-    def _listen(self, member: _Member) -> None:
-        """Read what a worker says."""
+    def _listen(self, member: Member) -> None:
+        """Take in what a worker says."""
         try:
-            data = os.read(member.pipe, 16 * LINE_BYTES)
-        except BlockingIOError:
-            return
-        if not data:  # its end follows, by SIGCHLD
-            self._selector.unregister(member.pipe)
-            return
-        *lines, member.heard = (member.heard + data).split(b"\n")
+            for line in member.lines():
+                self._hear(member, line)
+        except EOFError:
+            self._members.unwatch(member.pipe)  # its end follows, by SIGCHLD
+
+    def _hear(self, member: Member, line: Line) -> None:
         now = time.monotonic()
-        for text in lines:
-            line = hear(text)
-            if line is None:
-                continue
-            if line.say == "ready":
+        match line.say:
+            case "ready":
                 member.cost = line.cost or None
                 self._handle(Ready(now, member.number))
-            elif line.say == "failed":
+            case "failed":
                 member.error = line.error
-            elif line.say == "draining":
+            case "draining":
                 self._handle(Drains(now, member.number))
-            elif line.say == "recycle":
+            case "recycle":
                 self.log.info("worker %s is to be replaced: %s", member.pid, line.error)
                 self._handle(Worn(now, member.number))
 
@@ -409,13 +370,12 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 self.reexec_pid = 0
                 continue
             worker = self.WORKERS.pop(pid, None)
-            member = self._members.pop(pid, None)
+            member = self._members.remove(pid)
             if worker is None or member is None:
                 continue  # an orphan that the kernel gave to process 1
             self._bury(worker, member, code)
 
-    def _bury(self, worker: Any, member: _Member, code: int) -> None:
-        self._listen_last(member)
+    def _bury(self, worker: Any, member: Member, code: int) -> None:
         worker.tmp.close()
         self.cfg.child_exit(self, worker)
         how = _how_it_ended(code)
@@ -437,14 +397,6 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if known is not None and known.state is WorkerState.READY:
             self._counters["restarts"] += 1
         self._handle(Gone(time.monotonic(), member.number, error))
-
-    def _listen_last(self, member: _Member) -> None:
-        """Read what a worker said just before its end."""
-        if member.pipe in self._selector.get_map():
-            self._listen(member)
-        if member.pipe in self._selector.get_map():
-            self._selector.unregister(member.pipe)
-        os.close(member.pipe)
 
     # Signals.
 
@@ -542,46 +494,53 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if reason is not None:
             self._refuse("SIGUSR2", reason)
             return
-        # Its workers load all at once and are tried once; then there is the hand-over.
-        self._handover_deadline = time.monotonic() + 2 * self._settings.ready_timeout
         self.reexec()
 
     def reexec(self) -> None:
         """Start the new master (gunicorn); it inherits listeners and lanes by their numbers."""
-        master_pid = os.getpid()
         lanes = tuple(lane.descriptors() for lane in self._lanes.values())
         environ = {**self._environ, **self._systemd_environ}
         environ.pop("WATCHDOG_PID", None)
-        self.reexec_pid = os.fork()
-        if self.reexec_pid:
-            self.log.info("starting a new master", extra={"new_master": self.reexec_pid})
-            return
-        for ends in lanes:
-            for descriptor in ends:
-                os.set_inheritable(descriptor, True)  # noqa: FBT003 - its name is its meaning
+        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         environ |= handed_down(
-            master_pid, [listener.fileno() for listener in self.LISTENERS], Inheritance(lanes, self.systemd)
+            os.getpid(),
+            [listener.fileno() for listener in self.LISTENERS],
+            Inheritance(lanes, self.systemd, writer),
         )
-        os.chdir(self.START_CTX["cwd"])
-        os.execvpe(self.START_CTX[0], self.START_CTX["args"], environ)  # noqa: S606 - that is its purpose
+        self.reexec_pid = os.fork()
+        if not self.reexec_pid:
+            exec_master(self.START_CTX, environ, [*(end for ends in lanes for end in ends), writer])
+        os.close(writer)
+        # Its workers load all at once and are tried once; then there is the hand-over.
+        self._successor = Successor(self.reexec_pid, reader, 2 * self._settings.ready_timeout)
+        self._members.watch(reader, self._hear_successor)
+        self.log.info("starting a new master", extra={"new_master": self.reexec_pid})
+
+    def _hear_successor(self) -> None:
+        """The new master's workers serve: leave. If it has died instead, SIGCHLD tells."""
+        assert self._successor is not None
+        self._members.unwatch(self._successor.pipe)
+        if self._successor.has_taken_over():
+            self._handed_over = True
+            self.log.info("handing over to the new master", extra={"new_master": self.reexec_pid})
+            self.SIG_QUEUE.put_nowait(signal.SIGTERM)
 
     def maybe_promote_master(self) -> None:
         """A new master takes over once all its workers serve (gunicorn calls this in every round)."""
         if self.master_pid and self._machine is not None:
             alone = self.master_pid != os.getppid()
             if alone or self._machine.ready >= self._machine.wanted:
-                self._promote(tell_old=not alone)
+                self._promote()
         if not self._locked and not self.master_pid:
             with suppress(HaltServer):  # the old master still finishes
                 self._lock_runtime_folder(self._settings.runtime_dir)
         self._watch_handover()
 
-    def _promote(self, *, tell_old: bool) -> None:
+    def _promote(self) -> None:
+        assert self._inherited is not None
         self.log.info("this master takes over", extra={"old_master": self.master_pid})
         self._notifier.mainpid(os.getpid())
-        if tell_old:
-            with suppress(ProcessLookupError):
-                os.kill(self.master_pid, signal.SIGTERM)
+        take_over(self._inherited)
         settings.forget_inheritance()
         self.master_pid = 0
         self.master_name = "Master"
@@ -591,22 +550,16 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def _watch_handover(self) -> None:
         """End a new master that does not get ready; this one goes on."""
-        if self._handover_deadline is None or self._handed_over:
+        if self._successor is None or self._handed_over:
             return
         if not self.reexec_pid:
-            self._handover_deadline = None
+            self._members.unwatch(self._successor.pipe)
+            self._successor.close()
+            self._successor = None
             self._refuse("SIGUSR2", "the new master has failed; its own log lines say why")
-        elif time.monotonic() > self._handover_deadline:
+        elif self._successor.late:
             self.log.error("the new master is not ready in time and is ended")
-            with suppress(ProcessLookupError):
-                os.kill(self.reexec_pid, signal.SIGKILL)
-
-    def handle_term(self) -> None:
-        """SIGTERM: stop; from the new master, hand over."""
-        if self.reexec_pid and self._handover_deadline is not None:
-            self._handed_over = True
-            self.log.info("handing over to the new master", extra={"new_master": self.reexec_pid})
-        raise StopIteration
+            self._successor.tell(signal.SIGKILL)
 
     # Ends of rolls.
 
@@ -631,22 +584,17 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def _settle(self, action: Settle) -> None:
         """Move the pointers, or say why not."""
         assert self._machine is not None
+        roll = self._machine.roll
+        source = roll.source if roll is not None else None
         try:
-            version = self._store.version(action.version)
-            if action.result is Result.SUCCEEDED:
-                roll = self._machine.roll
-                self._store.promote(version, settled=roll.source if roll is not None else None)
-                self._problems = ()
-            else:
-                self._store.drop_next(version)
-                if action.result is Result.FAILED:
-                    self._store.records.note_refused(version.id, action.error or "")
-                if self._machine.base is not None:
-                    self._store.restore_current(self._store.version(self._machine.base))
+            self._ledger.settle(action, source=source, base=self._machine.base)
         except AsrError as error:
             # The workers serve what they serve; the disk is told as soon as it can be.
             self.log.error("the store cannot be brought up to date: %s", error.message)
             self._problems = (error.message,)
+        else:
+            if action.result is Result.SUCCEEDED:
+                self._problems = ()
         log = self.log.info if action.result is Result.SUCCEEDED else self.log.error
         log(
             "roll %s to %s %s",
@@ -673,7 +621,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             machine,
             report.Known(
                 myself=self._myself,
-                pids={member.number: member.pid for member in self._members.values()},
+                pids=self._members.pids,
                 stopping=self._stopping,
                 problems=self._problems,
                 refused=self._refused,
@@ -693,20 +641,13 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if machine.base is None:
             return
         try:
-            served = self._store.version(machine.base)
-            self._store.records.note_served(served.id)
-            try:
-                wish = self._store.wish(served.id)
-            except StoreError:
-                # A pointer leads nowhere: a reload would be refused for ever.
-                self._store.restore_current(served)
-                wish = self._store.wish(served.id)
+            wish = self._ledger.first_serves(machine.base)
         except AsrError as error:
             self._refuse("the wish found at the start", error.message)
             return
-        if wish is not None and wish.id != served.id:
+        if wish is not None:
             self.SIG_QUEUE.put_nowait(signal.SIGHUP)
-            self._wake()
+            self._members.wake()
 
     # Stop.
 
@@ -726,25 +667,35 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self.LISTENERS, unlink=not self.systemd and self.reexec_pid == self.master_pid == 0
         )
         self.LISTENERS = []
-        for leaving in self._members.values():
+        for leaving in self._members:
             self._scoreboard.row(leaving.number)[Column.LEAVE] = 1
-        self.kill_workers(signal.SIGTERM if graceful else signal.SIGQUIT)
+        self._tell_all(signal.SIGTERM if graceful else signal.SIGQUIT)
         limit = time.monotonic() + (self._settings.drain_timeout if graceful else _QUICK_SECONDS)
-        while self.WORKERS and time.monotonic() < limit:
+        while (self.WORKERS or self._unpromoted()) and time.monotonic() < limit:
             self.murder_workers()
             if graceful and self._asked_again():
                 graceful = False
                 self.log.info("asked again: ending the workers")
-                self.kill_workers(signal.SIGQUIT)
+                self._tell_all(signal.SIGQUIT)
                 limit = time.monotonic() + _QUICK_SECONDS
             self.reap_workers()
-            self._hear(_STOP_LOOK_SECONDS)
+            self._members.wait(_STOP_LOOK_SECONDS)
         for pid in list(self.WORKERS):
-            member = self._members.get(pid)
+            member = self._members.by_pid(pid)
             in_hand = self._scoreboard.row(member.number)[Column.IN_HAND] if member is not None else 0
             self.log.error("worker %s did not finish in time", pid, extra={"lost_requests": in_hand})
-        self.kill_workers(signal.SIGKILL)
+        self._tell_all(signal.SIGKILL)
         self.reap_workers()
+
+    def _tell_all(self, number: int) -> None:
+        """Signal the workers, and a new master that has not taken over: the service is to stop."""
+        self.kill_workers(number)
+        if self._successor is not None and self._unpromoted():
+            self._successor.tell(number)
+
+    def _unpromoted(self) -> bool:
+        """Whether a new master lives that this one has not handed over to."""
+        return bool(self.reexec_pid) and not self._handed_over
 
     def _scoreboard_stop(self) -> None:
         if hasattr(self, "_scoreboard"):

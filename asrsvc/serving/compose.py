@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -24,15 +25,25 @@ from asrsvc.speech.transcribe import Transcriber
 from asrsvc.web.app import ENGINE_PATHS, Observe, create_apology, create_app
 from asrsvc.web.upload import check_head, declared_length
 
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a load makes: all that costs much time."""
+
+    model: Model
+    segmenter: Segmenter
+    findings: Heard
+
+
 MOST_REQUESTS: Final = 10
 """requests of a worker at the same time, with those whose body is slow to arrive"""
 _SHORT_BYTES: Final = 8 * 2**20
 """an upload that declares no more waits in the short lane: 4 minutes of 16-bit WAV at 16 kHz"""
 
 
-def load_model(
+def load(
     folder: Path, *, version: str, tried: bool, reference_cost: float | None, settings: Settings
-) -> tuple[Model, Heard]:
+) -> Loaded:
     """Load a version and look at what it says.
 
     Args:
@@ -54,21 +65,21 @@ def load_model(
     if tried:
         engine = engine_key(threads=threads, device=device)
         check(findings, reference_cost, expected(settings.store, version, digests, engine))
-    return model, findings
+    return Loaded(model, Segmenter(), findings)
 
 
-def assemble(settings: Settings, model: Model) -> Transcriber:
-    """Everything around a loaded model."""
+def assemble(settings: Settings, loaded: Loaded) -> Transcriber:
+    """Everything around a loaded model; the threads and processes that it starts keep its priority."""
     helpers = HelperPool(
         memory_bytes=settings.decode_memory_mb * 2**20, block_timeout=settings.decode_timeout
     )
     helpers.warm_up()
     return Transcriber(
-        model,
-        segmenter=Segmenter(),
+        loaded.model,
+        segmenter=loaded.segmenter,
         helpers=helpers,
         limits=Limits(max_seconds=settings.max_audio_seconds),
-        batcher=Batcher(model.engine, batch_size=settings.batch_size, queue_limit=MOST_REQUESTS),
+        batcher=Batcher(loaded.model.engine, batch_size=settings.batch_size, queue_limit=MOST_REQUESTS),
         queue_timeout=settings.queue_timeout,
     )
 

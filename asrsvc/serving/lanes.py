@@ -110,6 +110,14 @@ class Lane:
             raise
         return True
 
+    def oldest(self) -> float | None:
+        """When the connection that has waited longest began to wait (time.monotonic()); None: none waits."""
+        try:
+            (arrived,) = _MESSAGE.unpack(self._exit.recv(_MESSAGE.size, socket.MSG_PEEK))
+        except BlockingIOError:
+            return None
+        return float(arrived)
+
     def take(self) -> Waiting | None:
         """The connection that has waited longest, or None if none waits.
 

@@ -15,12 +15,13 @@ class Soak:
         self._roll = 0
         self._before: dict[int, Numbers] = {}
 
-    def look(self, machine: Machine, loaded: Settings) -> tuple[bool, str | None]:
+    def look(self, machine: Machine, loaded: Settings, now: float) -> tuple[bool, str | None]:
         """Look at the numbers.
 
         Args:
             machine: with its roll.
             loaded: the thresholds.
+            now: time.monotonic(); when the time of the soak is over, silence counts too.
 
         Returns:
             whether the soak is decided before its time is over, and what is wrong if anything is.
@@ -44,7 +45,19 @@ class Soak:
             else:
                 old = old.plus(added)
         error = compare(new, old, loaded)
+        if error is None and now >= roll.step_since + machine.limits.soak_seconds:
+            error = compare_silence(new, old, loaded)
         return error is not None or new.requests >= loaded.soak_requests, error
+
+
+def compare_silence(new: Numbers, old: Numbers, loaded: Settings) -> str | None:
+    """What is wrong if the new version has taken requests and answered none while the old one answers."""
+    if new.in_hand and not new.requests and old.requests >= loaded.soak_min_samples:
+        return (
+            f"it falls behind in the soak: it took {new.in_hand} requests and answered none, "
+            f"the old version answered {old.requests}"
+        )
+    return None
 
 
 def compare(new: Numbers, old: Numbers, loaded: Settings) -> str | None:

@@ -35,7 +35,7 @@ from asrsvc.serving.scoreboard import Column
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from asrsvc.speech.model import Model
+    from asrsvc.serving.compose import Loaded
 
 log = logging.getLogger(__name__)
 
@@ -109,10 +109,10 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
     # Loading.
 
     async def _load(self) -> ASGIApp | None:
-        from asrsvc.serving import compose  # noqa: PLC0415 - not in the master
-
         brief = self.brief
         if brief.version is None or brief.path is None:
+            from asrsvc.serving import compose  # noqa: PLC0415 - not in the master
+
             self._title("no model")
             say(brief.pipe, Line("ready"))
             return compose.load_apology(" ".join(brief.problems) or "no model can be loaded")
@@ -120,8 +120,11 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         started = time.monotonic()
         folder, version = brief.path, brief.version
 
-        def load() -> tuple[Model, Any]:
-            return compose.load_model(
+        def load() -> Loaded:
+            # Not in the master; and the imports are a good part of a load.
+            from asrsvc.serving import compose  # noqa: PLC0415
+
+            return compose.load(
                 folder,
                 version=version,
                 tried=brief.tried,
@@ -130,8 +133,10 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             )
 
         try:
-            model, findings = await asyncio.wrap_future(_in_niced_thread(load, brief.settings.thread_count()))
-            transcriber = await asyncio.to_thread(compose.assemble, brief.settings, model)
+            loaded = await asyncio.wrap_future(_in_niced_thread(load, brief.settings.thread_count()))
+            from asrsvc.serving import compose  # noqa: PLC0415 - as above
+
+            transcriber = await asyncio.to_thread(compose.assemble, brief.settings, loaded)
         except AsrError as error:
             self._cannot_load(error.message)
             return None
@@ -149,10 +154,10 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             extra={
                 "version": version,
                 "load_ms": round(seconds * 1000, 1),
-                "likeness": round(findings.likeness, 3),
+                "likeness": round(loaded.findings.likeness, 3),
             },
         )
-        say(brief.pipe, Line("ready", cost=findings.cost, load_seconds=seconds))
+        say(brief.pipe, Line("ready", cost=loaded.findings.cost, load_seconds=seconds))
         return compose.load_app(brief.settings, transcriber, self._observe, brief.problems)
 
     def _cannot_load(self, reason: str) -> None:
@@ -169,6 +174,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             brief.lanes,
             serve=self._hand_over,
             patience=_BODY_PATIENCE_SECONDS,
+            longest_wait=brief.settings.queue_timeout,
             most=compose.MOST_REQUESTS,
             changed=self._count,
         )

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 MESSAGE: Final = struct.Struct("!cI")
 """head of a message from a helper: its kind and the length of what follows, in bytes"""
 
+_PROGRAM: Final = "asrsvc.speech.ffmpeg_helper"
+_GENTLE_PROGRAM: Final = "asrsvc.speech.ffmpeg_gently"
 _IDLE_KEPT: Final = 2
 _GRACE: Final = 5.0  # seconds in which a process that has closed its socket, or seen it close, ends
 _MAX_MESSAGE: Final = 64 * 2**20
@@ -33,10 +35,16 @@ _MAX_MESSAGE: Final = 64 * 2**20
 class Helper:
     """One helper process and the socket to it."""
 
-    def __init__(self, memory_bytes: int) -> None:
+    def __init__(self, memory_bytes: int, *, gently: bool = False) -> None:
+        """Start it.
+
+        Args:
+            memory_bytes: address space beyond what it starts with.
+            gently: nobody waits for it yet: its start gives way to others.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
-            command = [sys.executable, "-m", "asrsvc.speech.ffmpeg_helper"]
+            command = [sys.executable, "-m", _GENTLE_PROGRAM if gently else _PROGRAM]
             self._process = subprocess.Popen(
                 [*command, str(theirs.fileno()), str(memory_bytes)],
                 pass_fds=[theirs.fileno()],
@@ -119,7 +127,7 @@ class HelperPool:
 
     def warm_up(self) -> None:
         """Start one helper, so that the first file that needs it does not wait for its start."""
-        self._give_back(Helper(self._memory_bytes))
+        self._give_back(Helper(self._memory_bytes, gently=True))
 
     def close(self) -> None:
         """End all idle helpers."""

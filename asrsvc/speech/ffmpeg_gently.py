@@ -1,0 +1,28 @@
+"""Starts `asrsvc.speech.ffmpeg_helper` with its imports, its long part, in a thread of low priority.
+
+A process that is not root cannot raise its priority again; a thread that ends takes its own along.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+from typing import Final
+
+_NICENESS: Final = 10
+
+
+def _import() -> None:
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)  # of this thread: setpriority(2)
+    importlib.import_module("asrsvc.speech.ffmpeg_helper")
+
+
+if __name__ == "__main__":
+    thread = threading.Thread(target=_import)
+    thread.start()
+    thread.join()
+    from asrsvc.speech import ffmpeg_helper
+
+    sys.exit(ffmpeg_helper.main())
