@@ -72,6 +72,10 @@ class Command:
     """does it, or raises an AsrError"""
     timeout: float | None = None
     """seconds that --timeout is by default; None: the command does not wait"""
+    arguments: Callable[[argparse.ArgumentParser], None] | None = None
+    """adds the arguments that are its own"""
+    interrupted: str = "what was begun goes on: {tool} status"
+    """what is said after ^C; {tool} is bin/swap-model"""
 
 
 def _print(text: str, stream: TextIO) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Final
 from asrsvc.errors import (
     AbortTooLate,
     AsrError,
+    ClipsError,
     NotPermitted,
     NotRunning,
     ReloadRefused,
@@ -25,14 +26,17 @@ from asrsvc.errors import (
     RollFailed,
     StatusError,
     StoreError,
+    TrialFailed,
+    TrialImpossible,
     WaitTimeout,
 )
 from asrsvc.release.cli.command import Command, Context
 from asrsvc.release.cli.running import COMMANDS as RUNNING
+from asrsvc.release.cli.trying import COMMANDS as TRYING
 from asrsvc.settings import SettingError
 
 _CHECKOUT: Final = Path(__file__).resolve().parents[3]
-_COMMANDS: Final[tuple[Command, ...]] = (*RUNNING,)
+_COMMANDS: Final[tuple[Command, ...]] = (*RUNNING, *TRYING)
 _UNEXPECTED: Final = 3
 _INTERRUPTED: Final = 130
 
@@ -46,6 +50,9 @@ _NEXT_COMMANDS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (RollAborted, "{tool} status"),
     (WaitTimeout, "{tool} status, or {tool} abort"),
     (AbortTooLate, "{tool} status"),
+    (TrialFailed, "another version; or {tool} try again with a higher --max-cer or --max-slowdown"),
+    (ClipsError, "mend the files that are named, then the same again"),
+    (TrialImpossible, "{serve}, which installs what is missing, then the same again"),
     (NotPermitted, "the same as that user, or with sudo"),
     (StoreError, "mend that, then the same again"),
     (Exception, "{tool} status"),
@@ -70,6 +77,9 @@ exit codes:
   13   the roll was called off
   14   the time to wait is over; the roll goes on
   15   too late to abort: the roll has succeeded, or there is nothing to go back to
+  30   the version did not pass its trial; its record says why
+  31   the recordings to try it on are not as they must be
+  32   nothing can be tried here: what a trial needs is not installed
   69   no Python from 3.11 to 3.14
   77   not permitted to this user
   78   a setting is wrong
@@ -91,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingError as error:
         return _fail(context, error, str(error), "setting_error", error.exit_code)
     except KeyboardInterrupt:
-        context.complain("", f"interrupted; what was begun goes on: {context.program} status")
+        context.complain("", f"interrupted; {options.interrupted.format(tool=context.program)}")
         return _INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the one place for what was not foreseen
         context.complain(traceback.format_exc())
@@ -119,7 +129,9 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(
             command.name, help=command.summary, description=described, allow_abbrev=False
         )
-        sub.set_defaults(run=command.run)
+        sub.set_defaults(run=command.run, interrupted=command.interrupted)
+        if command.arguments is not None:
+            command.arguments(sub)
         sub.add_argument("--json", action="store_true", help="print the result as one JSON object")
         if command.timeout is not None:
             sub.add_argument(
@@ -150,7 +162,9 @@ def _fail(context: Context, error: Exception, message: str, code: str, exit_code
     next_command = next_command.format(tool=context.program, serve=serve)
     context.complain(f"asrsvc: {message}", f"serving now: {serving}", f"next: {next_command}")
     if context.as_json:
-        failure = {"message": message, "code": code, "exit_code": exit_code}
+        failure: dict[str, Any] = {"message": message, "code": code, "exit_code": exit_code}
+        if isinstance(error, TrialFailed):
+            failure["trial"] = error.report
         context.result("", {"error": failure, "serving": version, "next": next_command})
     return exit_code
 

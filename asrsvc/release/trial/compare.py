@@ -42,7 +42,7 @@ def _compare(tried: Subject, child: Child, files: Sequence[str], options: TrialO
     asks = [(file, use_itn) for file in files for use_itn in (True, False)]
     name, equal, rounded, differ = "funasr-onnx", 0, 0, []
     try:
-        question = {"do": "load", "folder": str(tried.version.path)}
+        question: dict[str, object] = {"do": "load", "folder": str(tried.version.path)}
         name = str(child.ask(question, doing="while it loaded", seconds=options.load_timeout)["name"])
         for file, use_itn in asks:
             question = {"do": "ids", "file": file, "use_itn": use_itn}
@@ -52,7 +52,11 @@ def _compare(tried: Subject, child: Child, files: Sequence[str], options: TrialO
             if found == wanted["ids"]:
                 equal += 1
                 continue
-            again = {"do": "ids_of_features", "features": wanted["features"], "use_itn": use_itn}
+            again: dict[str, object] = {
+                "do": "ids_of_features",
+                "features": wanted["features"],
+                "use_itn": use_itn,
+            }
             if _ask(tried, again, doing) == wanted["ids"]:
                 rounded += 1
             else:

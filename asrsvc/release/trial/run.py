@@ -27,7 +27,7 @@ from asrsvc.release.trial.compare import compare_with_reference
 from asrsvc.release.trial.process import ChildBroke, ChildRefused, Limits
 from asrsvc.release.trial.record import make_record
 from asrsvc.release.trial.subject import Subject
-from asrsvc.release.trial.types import Measured, Reference, Trial, TrialOptions
+from asrsvc.release.trial.types import Reference, Trial, TrialOptions
 from asrsvc.release.trial.verdict import judge
 from asrsvc.release.versions import Version
 
@@ -183,10 +183,13 @@ def _hear_all(tried: Subject, serving: Subject | None, plan: _Plan, progress: Pr
     """The acceptance set once; then the embedded clips again and again, for speed and endurance."""
     same = plan.clips.digest == plan.embedded.digest
     rounds = -(-REQUESTS // len(plan.embedded.clips))
-    turns = [] if same else [_Turn(clip, plan.seconds[clip.name], True, False) for clip in plan.clips.clips]
-    for n in range(rounds):
-        for clip in plan.embedded.clips:
-            turns.append(_Turn(clip, plan.embedded_seconds[clip.name], same and n == 0, True))
+    once = () if same else plan.clips.clips
+    turns = [_Turn(clip, plan.seconds[clip.name], counts=True, timed=False) for clip in once]
+    turns += [
+        _Turn(clip, plan.embedded_seconds[clip.name], counts=same and n == 0, timed=True)
+        for n in range(rounds)
+        for clip in plan.embedded.clips
+    ]
     progress(f"hears {plan.clips.name} ({len(plan.clips.clips)}, {sum(plan.seconds.values()):.0f} s)")
     said = time.monotonic()
     for number, turn in enumerate(turns, start=1):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from asrsvc.release.error_rate import compare
 from asrsvc.release.golden import MOST_CLIP_SECONDS, Clip
@@ -27,7 +27,7 @@ class Subject:
         self._options = options
         self._child = Child(_MODULE, limits)
 
-    def __enter__(self) -> Subject:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -94,9 +94,7 @@ class Subject:
             self.found.cpu_seconds[clip.name] = min(known, cpu_seconds)
         if counts:
             errors = compare(said, clip.text)
-            self.found.clips.append(
-                ClipResult(clip.name, clip.language, seconds, said, clip.text, errors)
-            )
+            self.found.clips.append(ClipResult(clip.name, clip.language, seconds, said, clip.text, errors))
 
     def _question(self, do: str) -> dict[str, Any]:
         return {

@@ -71,7 +71,8 @@ def judge(
     if slowdown is not None and known is not None and slowdown > options.max_slowdown:
         reasons.append(
             f"It is slow: {cost:.4f} CPU seconds for a second of sound, {slowdown:.1f} times the"
-            f" {known_cost:.4f} of {known.version}, which serves; {options.max_slowdown:g} times is the limit."
+            f" {known_cost:.4f} of {known.version}, which serves; {options.max_slowdown:g} times is the"
+            " limit."
         )
     if reference.differ:
         reasons.append(
