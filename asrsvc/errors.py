@@ -204,7 +204,7 @@ class TrialFailed(AsrError):
 
     status = HTTPStatus.CONFLICT
     default_code = "trial_failed"
-    exit_code = 20
+    exit_code = 30
 
     def __init__(self, message: str, *, report: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
@@ -217,7 +217,7 @@ class ClipsError(AsrError):
 
     status = HTTPStatus.CONFLICT
     default_code = "clips_error"
-    exit_code = 21
+    exit_code = 31
 
 
 class TrialImpossible(AsrError):
@@ -225,7 +225,7 @@ class TrialImpossible(AsrError):
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     default_code = "trial_impossible"
-    exit_code = 22
+    exit_code = 32
 
 
 class NotPermitted(AsrError):

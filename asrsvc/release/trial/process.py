@@ -148,7 +148,10 @@ class Child:
             os.killpg(self._process.pid, signal.SIGKILL)  # not reaped yet: the number is still its own
         except ProcessLookupError:
             pass
-        self._process.wait(_END_SECONDS)
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            pass  # the kernel holds it, and lets it go when it can
         self._stderr.close()
 
     def _send(self, data: bytes, deadline: float, doing: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import asrsvc
 from asrsvc.release.golden import ClipSet
+from asrsvc.release.trial.process import plain
 from asrsvc.release.trial.types import ClipResult, Measured, Reference, figures
 from asrsvc.release.trial.verdict import Verdict
 
@@ -71,7 +72,7 @@ def describe(version: str, record: Mapping[str, Any]) -> str:
         lines += ["", *_rates(rate, serving)]
         wrong = [clip for clip in record["clips"] if clip["edits"]][:_SHOWN_CLIPS]
         for clip in wrong:
-            lines.append(f"  {clip['name']}: {clip['said'] or '(nothing)'}  instead of  {clip['truth']}")
+            lines.append(f"  {clip['name']}: {plain(clip['said']) or '(nothing)'}  instead of  {clip['truth']}")
         lines.append("")
     lines.append(f"recordings: {record['set']['name']} (set {record['set']['digest']})")
     for name, text in (

@@ -124,12 +124,20 @@ def run_trial(
 
 
 def _begun(version: Version, options: TrialOptions, limits: Limits) -> Subject:
+    """Its process, ready to be asked.
+
+    Raises:
+        TrialImpossible: it does not come so far, without any model.
+    """
     subject = Subject(version, options, limits)
     try:
         subject.hello()
     except (ChildBroke, ChildRefused) as error:
         subject.end()
         raise TrialImpossible(f"no version can be tried here: {error}") from None
+    except BaseException:
+        subject.end()
+        raise
     return subject
 
 
