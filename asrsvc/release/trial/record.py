@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
-import asrsvc
 from asrsvc.release.golden import ClipSet
 from asrsvc.release.trial.process import plain
 from asrsvc.release.trial.types import ClipResult, Measured, Reference, figures
@@ -45,7 +44,6 @@ def make_record(
         "passed": verdict.passed,
         "reason": verdict.reason,
         "seconds": round(seconds, 1),
-        "asrsvc": asrsvc.__version__,
         "files": dict(tried.files),
         "engine": dict(tried.engine),
         "set": {"name": clips.name, "digest": clips.digest, "clips": len(clips.clips)},
