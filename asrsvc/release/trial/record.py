@@ -57,7 +57,7 @@ def make_record(
         **_measures(tried, embedded_seconds),
         "serving": _serving(serving, embedded_seconds),
         "embedded": asdict(tried.embedded) if tried.embedded is not None else None,
-        "reference": asdict(reference),
+        "reference": {**asdict(reference), "differ": list(reference.differ)},
         "clips": [_clip(clip) for clip in worst[:_MOST_CLIPS]],
     }
 
