@@ -22,7 +22,21 @@ def answer(stream: Any, question: dict[str, Any]) -> None:
         stream.write(question["line"].encode("latin-1") + b"\n")
     elif what == "flood":
         stream.write(b"x" * (20 * 2**20))
-    elif what == "hang":
+    elif what == "spawn":
+        process = subprocess.Popen([sys.executable, "-c", SLEEPER])
+        stream.write(json.dumps({"ok": {"pid": process.pid}}).encode() + b"\n")
+    elif what == "chatter":
+        for _ in range(2000):
+            sys.stderr.write("many words " * 100 + "\n")
+        stream.write(b'{"ok": {}}\n')
+    else:
+        do_no_good(question)
+    stream.flush()
+
+
+def do_no_good(question: dict[str, Any]) -> None:
+    what = question["do"]
+    if what == "hang":
         time.sleep(1000)
     elif what == "exit":
         sys.stderr.write(f"last \x1b[31mwords{question['code']}\n")
@@ -34,14 +48,6 @@ def answer(stream: Any, question: dict[str, Any]) -> None:
         held = []
         while True:
             held.append(b"x" * 2**20)
-    elif what == "chatter":
-        for _ in range(2000):
-            sys.stderr.write("many words " * 100 + "\n")
-        stream.write(b'{"ok": {}}\n')
-    elif what == "spawn":
-        process = subprocess.Popen([sys.executable, "-c", SLEEPER])
-        stream.write(json.dumps({"ok": {"pid": process.pid}}).encode() + b"\n")
-    stream.flush()
 
 
 if __name__ == "__main__":

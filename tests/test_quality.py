@@ -42,7 +42,14 @@ def test_error_rates_of_all_versions_stand_in_the_order_of_time(tmp_path: Path) 
     assert rows[0].to_json()["languages"] == {"en": 0.01, "zh": 0.04}
     first, second = quality_table(rows).split("\n\n")
     assert first.splitlines()[0] == "character error rates on set d1: 2 recordings, set d1"
-    assert first.splitlines()[2].split() == ["2026-01-01T00:00:00", a.id, "passed", "0.0200", "0.0100", "0.0400"]
+    assert first.splitlines()[2].split() == [
+        "2026-01-01T00:00:00",
+        a.id,
+        "passed",
+        "0.0200",
+        "0.0100",
+        "0.0400",
+    ]
     assert len(first.splitlines()) == 5
     assert "set d2" in second
 

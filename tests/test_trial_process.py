@@ -44,7 +44,8 @@ def test_a_long_question_arrives(child: Child) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["", "{", "[]", "1", "null", "{}", '{"ok": 1}', '{"error": 1}', '{"error": {}}', "\xff\xfe", "[" * 10**5]
+    "line",
+    ["", "{", "[]", "1", "null", "{}", '{"ok": 1}', '{"error": 1}', '{"error": {}}', "\xff\xfe", "[" * 10**5],
 )
 def test_an_answer_that_is_none_is_told(child: Child, line: str) -> None:
     with pytest.raises(ChildBroke, match="^its answer makes no sense at work$"):
@@ -79,9 +80,7 @@ def test_it_is_waited_for_no_longer_than_said(child: Child) -> None:
         ("kill", {"signal": "SIGXCPU"}, "killed by SIGXCPU: too much CPU time at work"),
     ],
 )
-def test_its_end_is_told_with_its_last_words(
-    child: Child, do: str, more: dict[str, Any], says: str
-) -> None:
+def test_its_end_is_told_with_its_last_words(child: Child, do: str, more: dict[str, Any], says: str) -> None:
     with pytest.raises(ChildBroke, match=says):
         ask(child, do, **more)
 
@@ -103,7 +102,7 @@ def test_what_it_has_started_ends_with_it(child: Child) -> None:
     assert not started.is_running() or started.status() == psutil.STATUS_ZOMBIE
 
 
-def test_it_ends_when_its_parent_is_killed(checkout: Path, tmp_path: Path) -> None:
+def test_it_ends_when_its_parent_is_killed(checkout: Path) -> None:
     """Whatever it is at: it must not go on unseen."""
     parent_code = (
         "import time\n"

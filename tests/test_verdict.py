@@ -39,7 +39,13 @@ SAME = Reference(compared=10, equal=10)
     ("tried", "serving", "options", "reference", "says"),
     [
         (measured("b", 7), GOOD, TrialOptions(), SAME, None),
-        (measured("b", 8), GOOD, TrialOptions(), SAME, "is 0.0800 .8 edits for 100 characters of 1 clips.; 0.0700 is"),
+        (
+            measured("b", 8),
+            GOOD,
+            TrialOptions(),
+            SAME,
+            "is 0.0800 .8 edits for 100 characters of 1 clips.; 0.0700 is",
+        ),
         (measured("b", 8), GOOD, TrialOptions(max_cer=0.08), SAME, None),
         (measured("b", 1), GOOD, TrialOptions(max_cer=0.0), SAME, "0.0000 is the limit .as asked for."),
         (measured("b", 50), None, TrialOptions(), SAME, None),

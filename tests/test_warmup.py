@@ -118,7 +118,5 @@ def test_a_worker_loads_what_said_the_same_in_its_trial_and_no_other(
     assert load(stored, tried=False).findings.texts == texts  # forced
 
     other_engine = {**trial.record["engine"], "onnxruntime": "0.1"}
-    store.records.note_trial(
-        version.id, {**trial.to_record(), "embedded": changed, "engine": other_engine}
-    )
+    store.records.note_trial(version.id, {**trial.to_record(), "embedded": changed, "engine": other_engine})
     assert load(stored).findings.texts == texts

@@ -56,9 +56,7 @@ def golden(store: Store) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def tried(
-    store: Store, version: Version, baseline: Version | None, options: TrialOptions = QUICK
-) -> Trial:
+def tried(store: Store, version: Version, baseline: Version | None, options: TrialOptions = QUICK) -> Trial:
     return run_trial(store, version, baseline=baseline, options=options, progress=lambda _: None)
 
 
@@ -128,9 +126,7 @@ def test_the_stores_own_recordings_are_used_and_rates_kept_apart_by_their_digest
     assert rows[-1].set_digest != rows[0].set_digest
 
 
-def test_recordings_of_any_format_are_taken(
-    store: Store, good: Version, tmp_path: Path
-) -> None:
+def test_recordings_of_any_format_are_taken(store: Store, good: Version, tmp_path: Path) -> None:
     for name in ("m4a", "mp3", "wav"):
         source = CLIPS / "en_1.flac"
         target = tmp_path / f"{name}.{name}"
@@ -218,9 +214,7 @@ def tool(store: Store, *arguments: str | Path) -> subprocess.Popen[str]:
         "PYTHONPATH": str(PROJECT),
     }
     command = [sys.executable, "-P", "-m", "asrsvc.release.cli", *arguments]
-    return subprocess.Popen(
-        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def run(store: Store, *arguments: str | Path) -> tuple[int, str, str]:

@@ -70,7 +70,9 @@ def describe(version: str, record: Mapping[str, Any]) -> str:
         lines += ["", *_rates(rate, serving)]
         wrong = [clip for clip in record["clips"] if clip["edits"]][:_SHOWN_CLIPS]
         for clip in wrong:
-            lines.append(f"  {clip['name']}: {plain(clip['said']) or '(nothing)'}  instead of  {clip['truth']}")
+            lines.append(
+                f"  {clip['name']}: {plain(clip['said']) or '(nothing)'}  instead of  {clip['truth']}"
+            )
         lines.append("")
     lines.append(f"recordings: {record['set']['name']} (set {record['set']['digest']})")
     for name, text in (
