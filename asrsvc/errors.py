@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class AsrError(Exception):
@@ -262,6 +262,35 @@ class AbortTooLate(AsrError):
     status = HTTPStatus.CONFLICT
     default_code = "abort_too_late"
     exit_code = 15
+
+
+class TrialFailed(AsrError):
+    """A version did not pass its trial; the message says why, with figures."""
+
+    status = HTTPStatus.CONFLICT
+    default_code = "trial_failed"
+    exit_code = 30
+
+    def __init__(self, message: str, *, report: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.report = report or {}
+        """what the trial found, as its record says it"""
+
+
+class ClipsError(AsrError):
+    """The recordings that versions are tried on are not as they must be; names every file."""
+
+    status = HTTPStatus.CONFLICT
+    default_code = "clips_error"
+    exit_code = 31
+
+
+class TrialImpossible(AsrError):
+    """No version can be tried here: what a trial needs is missing. Says nothing of the version."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    default_code = "trial_impossible"
+    exit_code = 32
 
 
 class NotPermitted(AsrError):

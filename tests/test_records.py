@@ -46,7 +46,7 @@ def test_what_the_tool_and_the_master_know_is_kept_apart_and_read_as_one(
     assert record.refused is not None
     assert (record.refused.reason, record.fallen) == ("slow", True)
     assert record.first_served is not None
-    assert set(json.loads((tmp_path / "store/records/v.json").read_text())) == {"trial", "forced"}
+    assert set(json.loads((tmp_path / "store/records/v.json").read_text())) == {"trial", "trials", "forced"}
     assert set(json.loads((tmp_path / "store/served/v.json").read_text())) == {
         "first_served",
         "last_served",

@@ -1,7 +1,7 @@
 """What is known of each version: its trial, when it served, why it was refused.
 
     root/
-      records/<id>.json   what the tool knows: trial, forced; written under the store's lock
+      records/<id>.json   what the tool knows: trials, forced; written under the store's lock
       served/<id>.json    what the master knows: first and last served, refused; needs no lock
 
 Each file has one writer, like each pointer, so neither can undo what the other has written.
@@ -21,6 +21,10 @@ from asrsvc.release.files import make_folder, write_file
 
 _LONGEST_REASON: Final = 2000
 """characters; the whole of it is in the log"""
+_TRIALS_KEPT: Final = 20
+"""of a version, in short"""
+_ONLY_OF_THE_LAST: Final = frozenset({"clips", "embedded", "engine", "files", "reference"})
+"""what is long about a trial"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,8 @@ class Record:
     """why the last roll to it failed"""
     trial: Mapping[str, Any] | None = None
     """what its trial found: `passed` (bool), `when` (UTC, ISO 8601) and more"""
+    trials: tuple[Mapping[str, Any], ...] = ()
+    """its last trials in short, the newest last"""
     forced: bool = False
     """whether a worker leaves out the comparison of text and speed"""
 
@@ -114,7 +120,11 @@ class Records:
             trial: `passed` (bool) and what else is to be known, as JSON can say it.
         """
         path = _place(self._tool, version_id)
-        _save(path, {**_load(path), "trial": {"when": _now(), **trial}})
+        known = _load(path)
+        new = {"when": _now(), **trial}
+        short = {key: value for key, value in new.items() if key not in _ONLY_OF_THE_LAST}
+        trials = [*(known.get("trials") or ()), short][-_TRIALS_KEPT:]
+        _save(path, {**known, "trial": new, "trials": trials})
 
     def note_forced(self, version_id: str, *, forced: bool) -> None:
         """Say whether the comparison of text and speed is left out; for the holder of the lock."""
@@ -150,6 +160,7 @@ def _load(path: Path) -> dict[str, Any]:
         "last_served": str,
         "refused": dict,
         "trial": dict,
+        "trials": list,
         "forced": bool,
     }
     for key, kind in kinds.items():
@@ -178,5 +189,6 @@ def _record(version_id: str, tool: Mapping[str, Any], master: Mapping[str, Any])
         last_served=master.get("last_served"),
         refused=Refusal(str(refused.get("when", "")), str(refused.get("reason", ""))) if refused else None,
         trial=tool.get("trial"),
+        trials=tuple(found for found in tool.get("trials") or () if isinstance(found, dict)),
         forced=tool.get("forced") is True,
     )

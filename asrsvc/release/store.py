@@ -21,7 +21,7 @@ from asrsvc.errors import StoreError
 from asrsvc.release.files import remove_link, sync_folder, write_link
 from asrsvc.release.manifest import REQUIRED_FILES
 from asrsvc.release.records import Record, Records
-from asrsvc.release.versions import Version, Versions, check_files
+from asrsvc.release.versions import Version, Versions, check_digests, check_files
 
 __all__ = ["REQUIRED_FILES", "Candidates", "Pointer", "Store", "Version", "ensure_embedded"]
 
@@ -277,7 +277,8 @@ def _add_embedded(store: Store) -> Version:
     if len(folders) != 1:
         raise StoreError(f"{_EMBEDDED} must hold one model; it holds {len(folders)}")
     version = store.add_folder(folders[0], folders[0].name)
-    store.records.note_trial(version.id, {"passed": True, "reason": "it came with asrsvc"})
+    trial = {"passed": True, "reason": "it came with asrsvc", "files": check_digests(version.path)}
+    store.records.note_trial(version.id, trial)
     return version
 
 

@@ -230,22 +230,31 @@ def check_files(folder: Path) -> list[str]:
         raise StoreError(f"{folder} cannot be read: {error.strerror}") from error
 
 
-def check_digests(folder: Path) -> None:
+def check_digests(folder: Path) -> dict[str, str]:
     """Whether the files are those that were stored. A folder without a manifest was stored by hand.
+
+    Returns:
+        SHA-256 (hex digits) of each file that the model is made of.
 
     Raises:
         VersionDamaged: a file is another one than the manifest says.
         StoreError: a file cannot be read.
     """
     manifest = read_manifest(folder)
-    for name, record in manifest.files.items() if manifest else ():
-        path = folder / name
+    wanted = dict(manifest.files) if manifest else {}
+    own = check_files(folder)
+    found: dict[str, FileRecord] = {}
+    for name in {**wanted, **dict.fromkeys(own)}:
         try:
-            found = measure(path)
+            found[name] = measure(folder / name)
         except OSError as error:
-            raise StoreError(f"{path} cannot be read: {error.strerror}") from error
-        if found.sha256 != record.sha256:
-            raise VersionDamaged(f"{path} is not the file that was stored: its SHA-256 is another one")
+            raise StoreError(f"{folder / name} cannot be read: {error.strerror}") from error
+    for name, record in wanted.items():
+        if found[name].sha256 != record.sha256:
+            raise VersionDamaged(
+                f"{folder / name} is not the file that was stored: its SHA-256 is another one"
+            )
+    return {name: found[name].sha256 for name in own}
 
 
 def _names(folder: Path) -> list[str]:

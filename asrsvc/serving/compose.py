@@ -13,12 +13,13 @@ from asrsvc.errors import AsrError
 from asrsvc.release.versions import check_digests
 from asrsvc.serving.accept import Head
 from asrsvc.serving.lanes import LaneName
-from asrsvc.serving.warmup import Findings, check, warm_up
+from asrsvc.serving.warmup import check, expected
 from asrsvc.settings import Settings
 from asrsvc.speech.batch import Batcher
 from asrsvc.speech.decode import Limits
 from asrsvc.speech.ffmpeg import HelperPool
 from asrsvc.speech.model import Model
+from asrsvc.speech.sample import Heard, engine_key, hear
 from asrsvc.speech.segment import Segmenter
 from asrsvc.speech.transcribe import Transcriber
 from asrsvc.web.app import ENGINE_PATHS, Observe, create_apology, create_app
@@ -31,7 +32,7 @@ class Loaded:
 
     model: Model
     segmenter: Segmenter
-    findings: Findings
+    findings: Heard
 
 
 MOST_REQUESTS: Final = 10
@@ -57,11 +58,13 @@ def load(
         ModelError: it cannot be loaded, or says wrong things.
         InferenceFailed: it loads and does not run.
     """
-    check_digests(folder)
-    model = Model.load(folder, version=version, threads=settings.thread_count(), device=settings.device)
-    findings = warm_up(model)
+    digests = check_digests(folder)
+    threads, device = settings.thread_count(), settings.device
+    model = Model.load(folder, version=version, threads=threads, device=device)
+    findings = hear(model)
     if tried:
-        check(findings, reference_cost)
+        engine = engine_key(threads=threads, device=device)
+        check(findings, reference_cost, expected(settings.store, version, digests, engine))
     return Loaded(model, Segmenter(), findings)
 
 

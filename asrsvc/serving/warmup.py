@@ -1,94 +1,101 @@
 """The last look at a model before its worker serves: real clips, what they should say, what it costs.
 
-A model that says wrong things, nothing, numbers that are not finite, or that is many times slower
-than the one that serves, fails here.
+What a model must say is what it said in its trial. Without a trial of these files on such a machine,
+texts like the known ones will do, at a cost like that of the version that serves.
 """
 
 from __future__ import annotations
 
-import json
-import time
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import soundfile
+from asrsvc.errors import ModelError, StoreError
+from asrsvc.release.records import Records
+from asrsvc.speech.sample import Heard, garbage
 
-from asrsvc.errors import InferenceFailed, ModelError
-from asrsvc.speech.model import Model
-from asrsvc.speech.text import read
+log = logging.getLogger(__name__)
 
-CLIPS: Final = Path(__file__).resolve().parent.parent / "clips"
-"""clips that come with the service, and manifest.json with what is said in them"""
-
-MIN_LIKENESS: Final = 0.5
-"""of the texts to the known ones, 0 to 1 (difflib's ratio, mean over the clips)"""
 MAX_SLOWDOWN: Final = 5.0
-"""CPU time against that of the serving version"""
+"""CPU time against that of the serving version, or of the trial"""
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
-    """What the warm-up found."""
+class Expected:
+    """What the same files gave in their trial, in the same engine."""
 
-    likeness: float
-    """mean likeness of the texts to the known ones, 0 to 1"""
+    texts: Mapping[str, str]
+    """file name of each clip → its text"""
     cost: float
-    """CPU seconds of the engine for a second of sound; the least of two runs"""
+    """CPU seconds of the engine for a second of sound"""
 
 
-def warm_up(model: Model) -> Findings:
-    """Run the clips twice.
+def expected(
+    store: Path, version: str, digests: Mapping[str, str], engine: Mapping[str, str]
+) -> Expected | None:
+    """What the record of a version lets one expect; None without a passed trial that can be compared.
 
-    Raises:
-        ModelError: a clip cannot be read.
-        InferenceFailed: the network does not run, or its numbers are not finite.
+    Args:
+        store: root folder of the store.
+        version: id of the version.
+        digests: SHA-256 of each file that was loaded.
+        engine: see `sample.engine_key`.
     """
-    likeness: list[float] = []
-    costs: list[float] = []
-    for clip in _clips():
-        samples, _rate = soundfile.read(CLIPS / clip["file"], dtype="float32")
-        features = model.extractor.features(samples)
-        runs = []
-        for _ in range(2):
-            started = time.process_time()
-            (logits,) = model.engine.run([features], ["auto"], [True])
-            runs.append(time.process_time() - started)
-        if not np.isfinite(logits).all():
-            raise InferenceFailed(f"the engine gives numbers that are not finite for the clip {clip['file']}")
-        text = read(logits, model.vocabulary).text
-        likeness.append(SequenceMatcher(None, text, clip["withitn"], autojunk=False).ratio())
-        costs.append(min(runs) / clip["seconds"])
-    return Findings(sum(likeness) / len(likeness), min(costs))
+    try:
+        trial = Records(store).read(version).trial
+    except StoreError as error:
+        log.warning("no trial to compare with: %s", error.message, extra={"version": version})
+        return None
+    if trial is None or trial.get("passed") is not True:
+        return None
+    files, heard = trial.get("files"), trial.get("embedded")
+    if not isinstance(files, Mapping) or not isinstance(heard, Mapping):
+        return None
+    if dict(files) != dict(digests) or trial.get("engine") != dict(engine):
+        return None
+    return _expected(heard)
 
 
-def check(findings: Findings, reference_cost: float | None) -> None:
+def _expected(heard: Mapping[str, Any]) -> Expected | None:
+    texts, cost = heard.get("texts"), heard.get("cost")
+    if not isinstance(texts, dict) or not texts or not isinstance(cost, int | float):
+        return None
+    return Expected({str(file): str(text) for file, text in texts.items()}, float(cost))
+
+
+def check(findings: Heard, reference_cost: float | None, trial: Expected | None) -> None:
     """Compare with what is known.
 
     Args:
         findings: of this version.
         reference_cost: of the version that serves, or None if none does.
+        trial: what this version's own trial gave, or None.
 
     Raises:
         ModelError: the texts are too far off, or the cost is; says by how much.
     """
-    if findings.likeness < MIN_LIKENESS:
+    if trial is not None:
+        _check_texts(findings.texts, trial.texts)
+    elif problem := garbage(findings.likeness):
+        raise ModelError(problem)
+    # A version that is slower by nature has been let through by its trial: it is its own measure.
+    known = max(reference_cost or 0.0, trial.cost if trial is not None else 0.0)
+    if known and findings.cost > MAX_SLOWDOWN * known:
+        whose = "it took in its trial" if trial is not None else "the version that serves takes"
         raise ModelError(
-            f"the model says wrong things: its texts of the warm-up clips are {findings.likeness:.0%} like "
-            f"the known ones; {MIN_LIKENESS:.0%} is the least"
-        )
-    if reference_cost and findings.cost > MAX_SLOWDOWN * reference_cost:
-        raise ModelError(
-            f"the model is slow: {findings.cost / reference_cost:.1f} times the CPU time of the version that "
-            f"serves; {MAX_SLOWDOWN:g} times is the limit"
+            f"the model is slow: {findings.cost / known:.1f} times the CPU time that {whose};"
+            f" {MAX_SLOWDOWN:g} times is the limit"
         )
 
 
-def _clips() -> list[dict[str, Any]]:
-    try:
-        clips: list[dict[str, Any]] = json.loads((CLIPS / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{CLIPS / 'manifest.json'} cannot be read: {error}") from error
-    return clips
+def _check_texts(texts: Mapping[str, str], known: Mapping[str, str]) -> None:
+    """Letter by letter: the same files in the same engine give the same numbers."""
+    for file, text in known.items():
+        said = texts.get(file)
+        if said != text:
+            raise ModelError(
+                f"the model says other things than in its trial: {said!r} for the clip {file},"
+                f" where it said {text!r}: try it again (bin/swap-model try)"
+            )

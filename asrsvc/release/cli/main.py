@@ -19,6 +19,7 @@ from asrsvc.errors import (
     AbortTooLate,
     AsrError,
     BadArgument,
+    ClipsError,
     DownloadFailed,
     NotPermitted,
     NotRunning,
@@ -30,6 +31,8 @@ from asrsvc.errors import (
     StatusError,
     StoreError,
     StoreFull,
+    TrialFailed,
+    TrialImpossible,
     UnknownVersion,
     VersionDamaged,
     WaitTimeout,
@@ -38,10 +41,11 @@ from asrsvc.errors import (
 from asrsvc.release.cli.command import Command, Context
 from asrsvc.release.cli.getting import COMMANDS as GETTING
 from asrsvc.release.cli.running import COMMANDS as RUNNING
+from asrsvc.release.cli.trying import COMMANDS as TRYING
 from asrsvc.settings import SettingError
 
 _CHECKOUT: Final = Path(__file__).resolve().parents[3]
-_COMMANDS: Final[tuple[Command, ...]] = (*RUNNING, *GETTING)
+_COMMANDS: Final[tuple[Command, ...]] = (*RUNNING, *GETTING, *TRYING)
 _UNEXPECTED: Final = 3
 _INTERRUPTED: Final = 130
 
@@ -55,6 +59,9 @@ _NEXT_COMMANDS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (RollAborted, "{tool} status"),
     (WaitTimeout, "{tool} status, or {tool} abort"),
     (AbortTooLate, "{tool} status"),
+    (TrialFailed, "another version; or {tool} try again with a higher --max-cer or --max-slowdown"),
+    (ClipsError, "mend the files that are named, then the same again"),
+    (TrialImpossible, "{serve}, which installs what is missing, then the same again"),
     (NotPermitted, "the same as that user, or with sudo"),
     (BadArgument, "{tool} --help"),
     (SourceError, "name another source, or mend this one; {tool} pull --help"),
@@ -95,6 +102,9 @@ exit codes:
   23   files of a version are not as they were stored
   24   no version of this id
   25   the disk of the store is full; what has arrived is kept
+  30   the version did not pass its trial; its record says why
+  31   the recordings to try it on are not as they must be
+  32   nothing can be tried here: what a trial needs is not installed
   69   no Python from 3.11 to 3.14
   77   not permitted to this user
   78   a setting is wrong
@@ -180,6 +190,8 @@ def _fail(context: Context, error: Exception, message: str, code: str, exit_code
         failure: dict[str, Any] = {"message": message, "code": code, "exit_code": exit_code}
         if isinstance(error, VersionDamaged):
             failure["faults"] = error.faults
+        if isinstance(error, TrialFailed):
+            failure["trial"] = error.report
         context.result("", {"error": failure, "serving": version, "next": next_command})
     return exit_code
 

@@ -1,0 +1,128 @@
+"""The command that tries a version: try."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import Final
+
+from asrsvc import settings
+from asrsvc.errors import NotRunning, StatusError, StoreError, TrialFailed
+from asrsvc.release.cli.command import Command, Context
+from asrsvc.release.store import Store, Version
+from asrsvc.release.trial import TrialOptions, run_trial
+from asrsvc.release.trial.record import describe
+
+_LOCK_SECONDS: Final = 30.0
+"""the record is written in no time; whoever holds the lock may take longer"""
+
+
+def try_version(context: Context, options: argparse.Namespace) -> None:
+    """Try a version; print what was found, and write it into its record."""
+    store = context.store(lock_timeout=_LOCK_SECONDS)
+    version = store.version(options.version)
+    baseline = serving_version(context, store)
+    found = run_trial(
+        store,
+        version,
+        baseline=baseline,
+        options=trial_options(options.clips, options.max_cer, options.max_slowdown, options.timeout),
+        progress=context.progress,
+    )
+    report = {"version": version.id, **found.to_record()}
+    if found.passed or not context.as_json:
+        context.result(describe(version.id, report), report)
+    if not found.passed:
+        raise TrialFailed(f"{version.id} failed its trial: {found.reason}", report=report)
+
+
+def trial_options(
+    clips: Path | None, max_cer: float | None, max_slowdown: float | None, timeout: float
+) -> TrialOptions:
+    """The options of a trial whose texts a worker will compare with its own: in an engine like its own.
+
+    Raises:
+        SettingError: a setting is wrong.
+    """
+    known = settings.load()
+    usual = TrialOptions()
+    return TrialOptions(
+        clips=clips,
+        max_cer=max_cer,
+        max_slowdown=max_slowdown if max_slowdown is not None else usual.max_slowdown,
+        threads=known.thread_count(),
+        device=known.device,
+        load_timeout=known.ready_timeout,
+        timeout=timeout,
+    )
+
+
+def serving_version(context: Context, store: Store) -> Version | None:
+    """What a version is compared with: what serves, else what a start would serve."""
+    try:
+        serving = context.service.status().version
+        if serving is not None:
+            return store.version(serving)
+    except (NotRunning, StatusError, StoreError):
+        pass  # nothing serves, or it has been removed from the store
+    return next(iter(store.candidates().versions), None)
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """The arguments of a trial's demands, for every command that tries a version."""
+    parser.add_argument(
+        "--max-cer",
+        type=_rate,
+        metavar="X",
+        help="character error rate on the acceptance set, at most, from 0 to 1"
+        " (default: 0.05 above that of the version that serves)",
+    )
+    parser.add_argument(
+        "--max-slowdown",
+        type=_factor,
+        metavar="X",
+        help="CPU time against the version that serves, at most (default: 5 times)",
+    )
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("version", metavar="VERSION", help="id of a version of the store")
+    parser.add_argument(
+        "--clips",
+        type=Path,
+        metavar="FOLDER",
+        help="recordings and, beside each, NAME.txt with what is said; also in sub-folders zh, en, yue, ja,"
+        " ko (default: $ASR_STORE/golden, or the clips that come with asrsvc while there are none)",
+    )
+    add_limits(parser)
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError
+    return value
+
+
+def _factor(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and value >= 1):
+        raise ValueError
+    return value
+
+
+# As argparse names them in its message.
+_rate.__name__ = "rate from 0 to 1"
+_factor.__name__ = "factor of at least 1"
+
+COMMANDS: Final = (
+    Command(
+        "try",
+        "load a version apart, run recordings, compare texts and speed with the version that serves",
+        try_version,
+        3600,
+        arguments=_add_arguments,
+        interrupted="the trial was broken off; the record of the version is as it was",
+    ),
+)

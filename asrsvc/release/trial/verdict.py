@@ -1,0 +1,100 @@
+"""From what was measured to a verdict: plain numbers in, sentences with figures out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from asrsvc.release.trial.types import MAX_CER_ALONE, MORE_ERRORS, Measured, Reference, TrialOptions
+
+_MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a version may serve."""
+
+    reasons: tuple[str, ...]
+    """sentences; none if it passed"""
+    limit: float
+    """character error rate that it was allowed"""
+    limit_from: str
+    """where that limit comes from"""
+    slowdown: float | None
+    """CPU time against that of the serving version; None: there is nothing to compare"""
+    praise: str
+    """what speaks for it"""
+
+    @property
+    def passed(self) -> bool:
+        """Whether there is no reason against it."""
+        return not self.reasons
+
+    @property
+    def reason(self) -> str:
+        """All of it in one text."""
+        return " ".join(self.reasons) or self.praise
+
+
+def judge(
+    tried: Measured,
+    serving: Measured | None,
+    options: TrialOptions,
+    seconds: Mapping[str, float],
+    reference: Reference,
+) -> Verdict:
+    """Compare with what is demanded.
+
+    Args:
+        tried: the version.
+        serving: the one that serves; None if none does.
+        options: the demands.
+        seconds: name of an embedded clip → its length.
+        reference: token ids.
+    """
+    known = serving if serving is not None and serving.problem is None else None
+    limit, limit_from = _limit(known, options)
+    cost, known_cost = tried.cost(seconds), known.cost(seconds) if known else None
+    slowdown = cost / known_cost if cost is not None and known_cost else None
+    if tried.problem is not None:
+        return Verdict((_sentence(tried.problem),), limit, limit_from, slowdown, "")
+    reasons = []
+    if tried.garbage is not None:
+        reasons.append(_sentence(tried.garbage))
+    errors = tried.errors
+    if errors.rate > limit:
+        reasons.append(
+            f"Its character error rate is {errors.rate:.4f} ({errors.edits} edits for"
+            f" {errors.characters} characters of {len(tried.clips)} clips); {limit:.4f} is the limit"
+            f" ({limit_from})."
+        )
+    if slowdown is not None and known is not None and slowdown > options.max_slowdown:
+        reasons.append(
+            f"It is slow: {cost:.4f} CPU seconds for a second of sound, {slowdown:.1f} times the"
+            f" {known_cost:.4f} of {known.version}, which serves; {options.max_slowdown:g} times is the"
+            " limit."
+        )
+    if reference.differ:
+        reasons.append(
+            f"{len(reference.differ)} of {reference.compared} answers have other token ids than those of"
+            f" {reference.name}: {', '.join(reference.differ)}."
+        )
+    compared = f", {slowdown:.2f} times the CPU time of {known.version}" if known and slowdown else ""
+    praise = (
+        f"Its character error rate is {errors.rate:.4f} over {len(tried.clips)} clips; {limit:.4f} is the"
+        f" limit ({limit_from}){compared}; it held {tried.memory_bytes // _MIB} MiB of memory."
+    )
+    return Verdict(tuple(reasons), limit, limit_from, slowdown, praise)
+
+
+def _limit(serving: Measured | None, options: TrialOptions) -> tuple[float, str]:
+    if options.max_cer is not None:
+        return options.max_cer, "as asked for"
+    if serving is None:
+        return MAX_CER_ALONE, "no serving version to compare with"
+    rate = serving.errors.rate
+    return rate + MORE_ERRORS, f"{MORE_ERRORS:g} above the {rate:.4f} of {serving.version}, which serves"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:].rstrip(".") + "."

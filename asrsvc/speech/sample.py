@@ -1,0 +1,115 @@
+"""The clips that come with the service, heard by a model: a trial records it, a worker compares."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime
+import soundfile
+
+from asrsvc.errors import InferenceFailed, ModelError
+from asrsvc.speech.model import Model
+from asrsvc.speech.text import read
+
+CLIPS: Final = Path(__file__).resolve().parent.parent / "clips"
+"""clips that come with the service, and manifest.json with what is said in them"""
+
+MIN_LIKENESS: Final = 0.5
+"""of the texts to the known ones, 0 to 1: below it they are garbage"""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a model made of the clips."""
+
+    texts: Mapping[str, str]
+    """file name of each clip → what the model says is said in it"""
+    likeness: float
+    """mean likeness of the texts to the known ones, 0 to 1 (difflib's ratio)"""
+    cost: float
+    """CPU seconds of the engine for a second of sound; the least of two runs, of the cheapest clip"""
+
+
+def hear(model: Model) -> Heard:
+    """Run the clips twice.
+
+    Raises:
+        ModelError: a clip cannot be read.
+        InferenceFailed: the network does not run, or its numbers are not finite.
+    """
+    texts: dict[str, str] = {}
+    likeness: list[float] = []
+    costs: list[float] = []
+    for clip in _clips():
+        samples, _rate = soundfile.read(CLIPS / clip["file"], dtype="float32")
+        features = model.extractor.features(samples)
+        runs = []
+        for _ in range(2):
+            started = time.process_time()
+            (logits,) = model.engine.run([features], ["auto"], [True])
+            runs.append(time.process_time() - started)
+        if not np.isfinite(logits).all():
+            raise InferenceFailed(f"the engine gives numbers that are not finite for the clip {clip['file']}")
+        text = read(logits, model.vocabulary).text
+        texts[clip["file"]] = text
+        likeness.append(SequenceMatcher(None, text, clip["withitn"], autojunk=False).ratio())
+        costs.append(min(runs) / clip["seconds"])
+    return Heard(texts, sum(likeness) / len(likeness), min(costs))
+
+
+def garbage(likeness: float) -> str | None:
+    """Why texts of so little likeness are not to be served; None if they may be."""
+    if likeness >= MIN_LIKENESS:
+        return None
+    return (
+        f"the model says wrong things: its texts of the clips that come with asrsvc are {likeness:.0%} like "
+        f"the known ones; {MIN_LIKENESS:.0%} is the least"
+    )
+
+
+def engine_key(*, threads: int, device: str) -> dict[str, str]:
+    """All that the same files and the same clips may give other numbers by.
+
+    Where two keys are equal, texts are too: the engine adds up in the same order, dither is 0.
+    """
+    return {
+        "onnxruntime": onnxruntime.__version__,
+        "asrfront": version("asrfront"),
+        "machine": platform.machine(),
+        "cpu": _cpu_features(),
+        "device": device,
+        "threads": str(threads),
+        "clips": hashlib.sha256((CLIPS / "manifest.json").read_bytes()).hexdigest()[:16],
+    }
+
+
+def _cpu_features() -> str:
+    """A short digest of what the first core can do (`flags` on x86, `Features` on ARM)."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return "unknown"
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() in {"flags", "Features"}:
+            features = " ".join(sorted(value.split()))
+            return hashlib.sha256(features.encode()).hexdigest()[:16]
+    return "unknown"
+
+
+def _clips() -> list[dict[str, Any]]:
+    try:
+        clips: list[dict[str, Any]] = json.loads((CLIPS / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{CLIPS / 'manifest.json'} cannot be read: {error}") from error
+    return clips

@@ -1,0 +1,122 @@
+"""What a worker compares its texts with: those of its version's trial."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asrsvc import settings
+from asrsvc.errors import ModelError
+from asrsvc.release.store import Store, Version, ensure_embedded
+from asrsvc.serving import compose
+from asrsvc.serving.warmup import Expected, check, expected
+from asrsvc.speech.sample import Heard
+
+FILES = {"model_quant.onnx": "12", "am.mvn": "34"}
+ENGINE = {"onnxruntime": "1", "threads": "1"}
+TRIAL: dict[str, Any] = {
+    "passed": True,
+    "files": FILES,
+    "engine": ENGINE,
+    "embedded": {"texts": {"a.flac": "hello"}, "likeness": 1.0, "cost": 0.25},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({}, True),
+        ({"passed": False}, False),
+        ({"files": {**FILES, "am.mvn": "56"}}, False),
+        ({"files": None}, False),
+        ({"engine": {**ENGINE, "threads": "2"}}, False),
+        ({"embedded": None}, False),
+        ({"embedded": {"texts": {}, "cost": 1.0}}, False),
+        ({"embedded": {"texts": {"a": "b"}, "cost": "much"}}, False),
+    ],
+)
+def test_a_trial_counts_for_the_same_files_in_the_same_engine(
+    tmp_path: Path, change: dict[str, Any], found: bool
+) -> None:
+    store = Store(tmp_path)
+    store.records.note_trial("v", {**TRIAL, **change})
+    wanted = Expected({"a.flac": "hello"}, 0.25) if found else None
+    assert expected(tmp_path, "v", FILES, ENGINE) == wanted
+
+
+def test_without_a_record_or_with_a_damaged_one_nothing_is_expected(tmp_path: Path) -> None:
+    assert expected(tmp_path, "v", FILES, ENGINE) is None
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "v.json").write_text("{")
+    assert expected(tmp_path, "v", FILES, ENGINE) is None
+
+
+def heard(text: str = "hello", likeness: float = 1.0, cost: float = 0.25) -> Heard:
+    return Heard({"a.flac": text}, likeness, cost)
+
+
+KNOWN = Expected({"a.flac": "hello"}, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("findings", "reference_cost", "trial", "says"),
+    [
+        (heard(), None, KNOWN, None),
+        (heard(likeness=0.1), None, KNOWN, None),  # its trial let it through
+        (heard("Hello"), None, KNOWN, "says other things than in its trial: 'Hello' for the clip a.flac"),
+        (Heard({}, 1.0, 0.25), None, KNOWN, "says other things"),
+        (heard(cost=1.3), None, KNOWN, "5.2 times the CPU time that it took in its trial"),
+        (heard(cost=1.2), 0.01, KNOWN, None),  # slow by nature
+        (heard(cost=1.3), 1.0, KNOWN, None),  # so is everything on this machine now
+        (heard(), None, None, None),
+        (heard("anything", 0.5), 0.25, None, None),
+        (heard("anything", 0.49), None, None, "says wrong things.* 49% like .* 50% is the least"),
+        (heard(cost=1.3), 0.25, None, "5.2 times the CPU time that the version that serves takes"),
+    ],
+)
+def test_texts_and_cost_are_compared(
+    findings: Heard, reference_cost: float | None, trial: Expected | None, says: str | None
+) -> None:
+    if says is None:
+        check(findings, reference_cost, trial)
+    else:
+        with pytest.raises(ModelError, match=says):
+            check(findings, reference_cost, trial)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Version]:
+    store = Store(tmp_path_factory.mktemp("stored") / "store")
+    return store, ensure_embedded(store)
+
+
+def load(stored: tuple[Store, Version], *, tried: bool = True) -> compose.Loaded:
+    store, version = stored
+    found = settings.load({}, {"ASR_STORE": str(store.root), "ASR_WORKERS": "1", "ASR_THREADS": "1"})
+    return compose.load(version.path, version=version.id, tried=tried, reference_cost=None, settings=found)
+
+
+def test_a_worker_loads_what_said_the_same_in_its_trial_and_no_other(
+    stored: tuple[Store, Version],
+) -> None:
+    from asrsvc.release.trial import TrialOptions, run_trial
+
+    store, version = stored
+    trial = run_trial(
+        store, version, baseline=None, options=TrialOptions(reference=False), progress=lambda _: None
+    )
+    assert trial.passed, trial.reason
+    texts = trial.record["embedded"]["texts"]
+    assert load(stored).findings.texts == texts
+
+    changed = {**trial.record["embedded"], "texts": {**texts, "en_1.flac": "Book a table."}}
+    store.records.note_trial(version.id, {**trial.to_record(), "embedded": changed})
+    with pytest.raises(ModelError, match="other things than in its trial.* 'Book a table.'"):
+        load(stored)
+    assert load(stored, tried=False).findings.texts == texts  # forced
+
+    other_engine = {**trial.record["engine"], "onnxruntime": "0.1"}
+    store.records.note_trial(version.id, {**trial.to_record(), "embedded": changed, "engine": other_engine})
+    assert load(stored).findings.texts == texts
