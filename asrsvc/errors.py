@@ -132,6 +132,14 @@ class StoreError(AsrError):
     exit_code = 5
 
 
+class StoreLocked(StoreError):
+    """Another change of the store is under way; the message says whose, and since when."""
+
+    status = HTTPStatus.CONFLICT
+    default_code = "store_locked"
+    exit_code = 20
+
+
 class StartError(AsrError):
     """The service cannot be started; the message says why and what to do."""
 
@@ -196,6 +204,38 @@ class AbortTooLate(AsrError):
     status = HTTPStatus.CONFLICT
     default_code = "abort_too_late"
     exit_code = 15
+
+
+class NotTried(AsrError):
+    """The version has no passed trial for its very files, and has not served well either."""
+
+    status = HTTPStatus.CONFLICT
+    default_code = "not_tried"
+    exit_code = 21
+
+
+class TrialRefused(AsrError):
+    """The trial says no; the version stays in the store, with the reason in its record."""
+
+    status = HTTPStatus.CONFLICT
+    default_code = "trial_refused"
+    exit_code = 22
+
+
+class WatchFailed(AsrError):
+    """The new version served, did badly, and was taken back."""
+
+    status = HTTPStatus.CONFLICT
+    default_code = "watch_failed"
+    exit_code = 23
+
+
+class NothingToRollBack(AsrError):
+    """No version is known that served well before."""
+
+    status = HTTPStatus.CONFLICT
+    default_code = "nothing_to_roll_back"
+    exit_code = 24
 
 
 class NotPermitted(AsrError):

@@ -6,14 +6,17 @@ A new file or link is made beside its place, flushed, renamed into it, and its f
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import time
+from contextlib import suppress
 from glob import escape
 from pathlib import Path
 from typing import Final
 
 # What a killed writer left; a younger one may belong to a writer at work.
 _LEFT_OVER_SECONDS: Final = 60.0
+_TEMPORARY: Final = re.compile(r"\..+-[0-9a-f]{8}")
 
 
 def write_file(target: Path, content: bytes) -> None:
@@ -106,6 +109,18 @@ def give_to_owner(path: Path) -> None:
         owner = path.parent.stat()
         if (owner.st_uid, owner.st_gid) != (0, 0):
             os.lchown(path, owner.st_uid, owner.st_gid)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporaries that killed writers left in a folder, if they are old enough to be that."""
+    try:
+        names = [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name)]
+    except OSError:
+        return  # it is not there, or cannot be read
+    for path in names:
+        with suppress(OSError):
+            if time.time() - path.lstat().st_mtime > _LEFT_OVER_SECONDS:
+                path.unlink()
 
 
 def _beside(path: Path) -> Path:

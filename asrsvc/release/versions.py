@@ -10,14 +10,12 @@ A version gets its name by a rename when all of its bytes are on disk, so a read
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +24,8 @@ from pathlib import Path
 from typing import BinaryIO, Final, TypedDict
 
 from asrsvc.errors import StoreError
-from asrsvc.release.files import give_to_owner, make_folder, sync_folder
+from asrsvc.release import lock as locking
+from asrsvc.release.files import give_to_owner, make_folder, sweep, sync_folder
 
 MODEL_FILE: Final = "model_quant.onnx"
 REQUIRED_FILES: Final = (MODEL_FILE, "am.mvn", "config.yaml", "tokens.json")
@@ -34,7 +33,8 @@ REQUIRED_FILES: Final = (MODEL_FILE, "am.mvn", "config.yaml", "tokens.json")
 _COMPANIONS: Final = ("MODEL_CARD.md", "LICENSE")
 _MANIFEST: Final = "manifest.json"
 _BLOCK_BYTES: Final = 1 << 20
-_LOCK_POLL_SECONDS: Final = 0.05
+_LONGEST_ID: Final = 255
+"""bytes of a name in a folder"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +62,32 @@ class Versions:
     Reading creates nothing and takes no lock. One instance belongs to one thread.
     """
 
-    def __init__(self, root: Path, *, lock_timeout: float = 60.0) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        lock_timeout: float = 60.0,
+        actor: locking.Actor | None = None,
+        command: str = "",
+        waiting: locking.Waiting = lambda _holder: None,
+    ) -> None:
+        """Name the folder; nothing is made before something is written.
+
+        Args:
+            root: of the store.
+            lock_timeout: seconds to wait for another holder of the lock.
+            actor: who changes it, as the lock and the history say; this process by default.
+            command: what the lock is taken for.
+            waiting: told once who is waited for.
+        """
         self.root = root
+        self.actor = actor if actor is not None else locking.myself()
+        self.command = command
         self._versions = root / "versions"
         self._staging = root / "staging"
         self._lock_timeout = lock_timeout
         self._lock_depth = 0
+        self._waiting = waiting
 
     def versions(self) -> list[Version]:
         """Every version, ordered by id."""
@@ -86,8 +106,9 @@ class Versions:
             StoreError: there is none, or it is not whole.
         """
         version = Version(version_id, self._versions / version_id)
-        if version.path.parent != self._versions or not version_id.strip("."):
-            raise StoreError(f"{version_id!r} is no version id")
+        long = len(version_id.encode(errors="replace")) > _LONGEST_ID
+        if version.path.parent != self._versions or not version_id.strip(".") or "\0" in version_id or long:
+            raise StoreError(f"{version_id[:100]!r} is no version id")
         if not version.path.is_dir():
             raise StoreError(f"{version.path} is not there")
         check_files(version.path)
@@ -120,7 +141,8 @@ class Versions:
             timeout: seconds to wait for another holder.
 
         Raises:
-            StoreError: somebody else held it all the time.
+            StoreLocked: somebody else held it all the time; says who.
+            StoreError: the store cannot be written.
         """
         if self._lock_depth:
             self._lock_depth += 1
@@ -137,15 +159,22 @@ class Versions:
         except OSError as error:
             raise StoreError(f"{path} cannot be opened: {error.strerror}") from error
         try:
-            _flock(descriptor, path, self._lock_timeout if timeout is None else timeout)
-            _sign(descriptor)
+            wait = self._lock_timeout if timeout is None else timeout
+            locking.acquire(descriptor, path, wait, self._waiting)
+            locking.sign(descriptor, self.actor, self.command)
             self._lock_depth = 1
             try:
+                self._clean_up()
                 yield
             finally:
                 self._lock_depth = 0
+                locking.clear(descriptor)
         finally:
             os.close(descriptor)  # releases the lock
+
+    def _clean_up(self) -> None:
+        """Remove what a killed command left; for the holder of the lock."""
+        sweep(self.root)
 
     def _add(self, source: Path, name: str, names: list[str]) -> Version:
         shutil.rmtree(self._staging, ignore_errors=True)  # only the holder of the lock writes there
@@ -211,6 +240,22 @@ def check_digests(folder: Path) -> None:
             raise StoreError(f"{path} is not the file that was stored: its SHA-256 is another one")
 
 
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files that make a version, as they are on disk now: name → hex digits.
+
+    Raises:
+        StoreError: a file is missing or cannot be read.
+    """
+    found = {}
+    for name in check_files(folder):
+        try:
+            with (folder / name).open("rb") as reader:
+                found[name] = hashlib.file_digest(reader, "sha256").hexdigest()
+        except OSError as error:
+            raise StoreError(f"{folder / name} cannot be read: {error.strerror}") from error
+    return found
+
+
 def _names(folder: Path) -> list[str]:
     for name in REQUIRED_FILES:
         if not (folder / name).is_file():
@@ -259,29 +304,3 @@ def _finish(writer: BinaryIO) -> None:
     writer.flush()
     os.fchmod(writer.fileno(), 0o444)  # workers map it: it must never be written again
     os.fsync(writer.fileno())
-
-
-def _sign(descriptor: int) -> None:
-    """Say in the lock who holds it."""
-    try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    except OSError:
-        pass  # a full disk; the lock is held all the same
-
-
-def _flock(descriptor: int, path: Path, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            raise StoreError(f"{path} cannot be locked: {error.strerror}") from error
-        else:
-            return
-        if time.monotonic() >= deadline:
-            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-            raise StoreError(f"{path} is held by process {holder}; waited {timeout:g} s for it")
-        time.sleep(_LOCK_POLL_SECONDS)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import math
 import sys
 import traceback
 from collections.abc import Sequence
@@ -18,21 +17,29 @@ from typing import Any, Final
 from asrsvc.errors import (
     AbortTooLate,
     AsrError,
+    NothingToRollBack,
     NotPermitted,
     NotRunning,
+    NotTried,
     ReloadRefused,
     RollAborted,
     RollFailed,
     StatusError,
     StoreError,
+    StoreLocked,
+    TrialRefused,
     WaitTimeout,
+    WatchFailed,
 )
-from asrsvc.release.cli.command import Command, Context
+from asrsvc.release.cli.changing import COMMANDS as CHANGING
+from asrsvc.release.cli.command import Command, Context, seconds
+from asrsvc.release.cli.completion import COMMANDS as COMPLETION
+from asrsvc.release.cli.history import COMMANDS as HISTORY
 from asrsvc.release.cli.running import COMMANDS as RUNNING
 from asrsvc.settings import SettingError
 
 _CHECKOUT: Final = Path(__file__).resolve().parents[3]
-_COMMANDS: Final[tuple[Command, ...]] = (*RUNNING,)
+_COMMANDS: Final[tuple[Command, ...]] = (*CHANGING, *RUNNING, *HISTORY, *COMPLETION)
 _UNEXPECTED: Final = 3
 _INTERRUPTED: Final = 130
 
@@ -46,12 +53,20 @@ _NEXT_COMMANDS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (RollAborted, "{tool} status"),
     (WaitTimeout, "{tool} status, or {tool} abort"),
     (AbortTooLate, "{tool} status"),
+    (NotTried, "{tool} try VERSION, then the same again (or: with --force)"),
+    (TrialRefused, "{tool} history --quality; or the same with a higher --max-cer"),
+    (WatchFailed, "{tool} status; {tool} history has the reason"),
+    (NothingToRollBack, "{tool} history; {tool} activate VERSION"),
     (NotPermitted, "the same as that user, or with sudo"),
+    (StoreLocked, "the same again when that has ended; {tool} abort undoes a roll"),
     (StoreError, "mend that, then the same again"),
     (Exception, "{tool} status"),
 )
 
 _EPILOG: Final = """\
+deploy does it all; activate and rollback switch between versions of the store. One change is made at a
+time: a second one waits for it, as long as --timeout says, or with --no-wait not at all.
+
 ASR_RUNTIME_DIR and ASR_STORE, in the environment or in the file that ASR_CONFIG names, say which
 service is meant: the same as for bin/serve, whose --check shows them.
 
@@ -63,13 +78,18 @@ exit codes:
   1    failed, for a reason that has no code of its own
   2    an unknown command or option
   3    an error that was not foreseen
-  5    the store of model versions is damaged, cannot be written, or is locked
+  5    the store of model versions is damaged or cannot be written; or it has no such version
   10   no service is running, or it ended meanwhile
   11   the service refused to reload: a setting or a pointer is wrong
   12   the roll failed; the workers have gone back to the version before
   13   the roll was called off
   14   the time to wait is over; the roll goes on
   15   too late to abort: the roll has succeeded, or there is nothing to go back to
+  20   another change is under way; who makes it, and since when, is said
+  21   the version has passed no trial for its very files, or has never served
+  22   its trial refuses the version, which stays in the store
+  23   the version served and did badly; the one before serves again
+  24   there is no version to go back to
   69   no Python from 3.11 to 3.14
   77   not permitted to this user
   78   a setting is wrong
@@ -77,13 +97,18 @@ exit codes:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code."""
+def main(arguments: Sequence[str] | None = None, *, on_behalf_of: str = "") -> int:
+    """Run one command; the exit code.
+
+    Args:
+        arguments: those of the program by default.
+        on_behalf_of: who asks for it, where that is not the user of this process.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # whatever the locale, say it
     options = _parser().parse_args(arguments)
-    context = Context(_program(), as_json=options.json)
+    context = Context(_program(), as_json=options.json, on_behalf_of=on_behalf_of)
     try:
         options.run(context, options)
     except AsrError as error:
@@ -114,32 +139,29 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parsers: dict[str, argparse.ArgumentParser] = {}
     for command in _COMMANDS:
         described = command.summary[0].upper() + command.summary[1:] + "."
         sub = commands.add_parser(
             command.name, help=command.summary, description=described, allow_abbrev=False
         )
-        sub.set_defaults(run=command.run)
+        parsers[command.name] = sub
+        sub.set_defaults(run=command.run, command=command.name, parsers=parsers)
+        command.arguments(sub)
         sub.add_argument("--json", action="store_true", help="print the result as one JSON object")
         if command.timeout is not None:
             sub.add_argument(
                 "--timeout",
-                type=_seconds,
+                type=seconds,
                 default=command.timeout,
                 metavar="S",
                 help="seconds to wait, at most (default: %(default)s)",
             )
+        if command.changes:
+            sub.add_argument(
+                "--no-wait", action="store_true", help="fail at once if another change is under way"
+            )
     return parser
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError
-    return value
-
-
-_seconds.__name__ = "number of seconds"  # as argparse names it in its message
 
 
 def _fail(context: Context, error: Exception, message: str, code: str, exit_code: int) -> int:
