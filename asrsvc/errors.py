@@ -52,6 +52,13 @@ class NotFound(AsrError):
     default_code = "not_found"
 
 
+class Unauthorised(AsrError):
+    """The token is missing or wrong."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    default_code = "unauthorized"
+
+
 class MethodNotAllowed(AsrError):
     """The path exists, the method does not."""
 
@@ -204,6 +211,13 @@ class AbortTooLate(AsrError):
     status = HTTPStatus.CONFLICT
     default_code = "abort_too_late"
     exit_code = 15
+
+
+class OperationUnderWay(AsrError):
+    """The admin API has begun something that has not ended; the message says where to look."""
+
+    status = HTTPStatus.CONFLICT
+    default_code = "operation_under_way"
 
 
 class NotTried(AsrError):

@@ -161,7 +161,7 @@ def myself(code: str) -> Master:
         code: version of the code that it runs.
     """
     pid = os.getpid()
-    return Master(pid=pid, code=code, since=now(), start_ticks=_start_ticks(pid) or 0, boot_id=_boot_id())
+    return Master(pid=pid, code=code, since=now(), start_ticks=start_ticks(pid) or 0, boot_id=_boot_id())
 
 
 def is_alive(status: Status) -> bool:
@@ -169,7 +169,7 @@ def is_alive(status: Status) -> bool:
     master = status.master
     if master.boot_id and master.boot_id != _boot_id():
         return False
-    return _start_ticks(master.pid) == master.start_ticks
+    return start_ticks(master.pid) == master.start_ticks
 
 
 def write(path: Path, status: Status) -> None:
@@ -278,7 +278,7 @@ def _key(attribute: Any) -> str:
     return str(attribute.metadata.get("key", attribute.name))
 
 
-def _start_ticks(pid: int) -> int | None:
+def start_ticks(pid: int) -> int | None:
     """When a process was started, in clock ticks since the machine was; None if it has ended."""
     try:
         # the name in brackets may hold anything, brackets and spaces too

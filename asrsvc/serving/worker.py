@@ -115,7 +115,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         if brief.version is None or brief.path is None:
             self._title("no model")
             say(brief.pipe, Line("ready"))
-            return compose.load_apology(" ".join(brief.problems) or "no model can be loaded")
+            return compose.load_apology(brief.settings, " ".join(brief.problems) or "no model can be loaded")
         self._title(f"{brief.version} loading")
         started = time.monotonic()
         folder, version = brief.path, brief.version
