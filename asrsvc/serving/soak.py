@@ -44,7 +44,7 @@ class Soak:
                 new = new.plus(added)
             else:
                 old = old.plus(added)
-        wrong = compare(new, old, thresholds(loaded), forced=not roll.tried)
+        wrong = compare(new, old, thresholds(loaded))
         error = f"it falls behind in the soak: {wrong}" if wrong else None
         return error is not None or new.requests >= loaded.soak_requests, error
 

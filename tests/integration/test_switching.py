@@ -11,11 +11,12 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from broken_models import copy_of_nano, write_network
 from rolling import Operated, late_answers, operated, traffic, watching
 from service import wait_for
 
 from asrsvc.release.journal import Journal
-from asrsvc.release.store import Version
+from asrsvc.release.store import Store, Version
 from asrsvc.release.versions import digests
 
 TOKEN = "a-token-of-sixteen-characters"  # noqa: S105
@@ -109,6 +110,53 @@ def test_a_version_whose_worker_dies_in_the_watch_is_taken_back(service: Operate
     assert found["serving"] == good.id
     assert service.store.current() == good
     service.wait_whole(good)
+
+
+@pytest.mark.timeout(300)
+def test_a_rollback_is_not_compared_with_the_quick_nonsense_that_it_replaces(
+    tmp_path: Path, service: Operated
+) -> None:
+    write_network(copy_of_nano(tmp_path / "nonsense"))
+    bad = service.add(tmp_path / "nonsense")
+    run(service, "activate", bad.id, code=21)
+    run(service, "activate", bad.id, "--force", "--watch", "0")
+    service.wait_whole(bad)
+    assert all(worker.forced for worker in service.status.workers)
+    with service.client() as client:
+        assert client.get("/health").headers["X-Model-Version"] == bad.id
+    done = run(service, "rollback")
+    assert done["version"] == service.good.id
+    service.wait_whole(service.good)
+    assert not any(worker.forced for worker in service.status.workers)
+
+
+@pytest.mark.timeout(300)
+def test_hosts_that_share_a_store_roll_one_after_the_other(tmp_path: Path) -> None:
+    root = tmp_path / "shared"
+
+    def settings(name: str) -> dict[str, str]:
+        return {
+            "ASR_STORE": str(root),
+            "ASR_STORE_POINTERS": str(root / "pointers" / name),
+            "ASR_WORKERS": "1",
+        }
+
+    with (
+        operated(tmp_path / "one", **settings("one")) as one,
+        operated(tmp_path / "two", **settings("two")) as two,
+    ):
+        for name, host in (("one", one), ("two", two)):
+            host.store = Store(root, pointers=root / "pointers" / name)
+        good, other = one.good, passed(one, one.other)
+        assert two.good == good
+        run(one, "activate", other.id, "--watch", "0")
+        assert (one.status.version, two.status.version) == (other.id, good.id)
+        kept = {entry["version"]: entry["why"] for entry in run(two, "prune", "--keep", "0")["kept"]}
+        assert kept == {good.id: "current, one/previous", other.id: "one/current"}
+        run(two, "rollback", other.id, code=21)  # here it has never served
+        run(two, "activate", other.id, "--watch", "0")
+        run(one, "rollback")
+        assert (one.status.version, two.status.version) == (good.id, other.id)
 
 
 # /admin

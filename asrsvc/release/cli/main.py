@@ -39,7 +39,7 @@ from asrsvc.release.cli.running import COMMANDS as RUNNING
 from asrsvc.settings import SettingError
 
 _CHECKOUT: Final = Path(__file__).resolve().parents[3]
-_COMMANDS: Final[tuple[Command, ...]] = (*CHANGING, *RUNNING, *HISTORY, *COMPLETION)
+_COMMANDS: Final[tuple[Command, ...]] = (*RUNNING, *CHANGING, *HISTORY, *COMPLETION)
 _UNEXPECTED: Final = 3
 _INTERRUPTED: Final = 130
 

@@ -17,6 +17,7 @@ from asrsvc.release.numbers import Numbers, Thresholds
 from asrsvc.release.store import Store, Version
 from asrsvc.release.swap import Serving
 from asrsvc.serving.status import Roll, Status
+from asrsvc.settings import SettingError
 
 BEGIN_SECONDS: Final = 30.0
 """from the signal, or the end of the roll before, until a roll begins"""
@@ -141,9 +142,12 @@ class RunningService:
 
 @contextmanager
 def noted(context: Context, command: str) -> Iterator[Change]:
-    """Note a command that holds no lock in the history, if the store can be written."""
-    store = context.store(lock_timeout=0, command=command)
-    if not os.access(store.root, os.W_OK):
+    """Note a command that holds no lock in the history, if the store is known and can be written."""
+    try:
+        store = context.store(lock_timeout=0, command=command)
+    except SettingError:
+        store = None  # the master reads the settings, and says what is wrong
+    if store is None or not os.access(store.root, os.W_OK):
         yield Change()
         return
     with Journal(store.root).change(command, store.actor) as change:

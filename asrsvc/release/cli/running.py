@@ -117,7 +117,7 @@ def _lines(found: Status) -> list[str]:
     roll = found.roll
     if roll is not None:
         end = f"{roll.result} {roll.ended}" if roll.ended else STEPS.get(roll.step, roll.step)
-        lines.append(f"{describe(roll)}: began {roll.started}, {end}")
+        lines.append(f"{describe(roll)}: began {roll.started}, {end}{', forced' if roll.forced else ''}")
         if roll.error:
             lines.append(f"  {roll.error}")
     if found.refused is not None:
