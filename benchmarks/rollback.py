@@ -75,32 +75,34 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     clips = [as_clip(path.name, path.read_bytes()) for path in sorted(CLIPS.glob("??_?.flac"))]
     rounds: list[Round] = []
     errors: list[BaseException] = []
-    with tempfile.TemporaryDirectory(prefix="asrsvc-rollback-") as folder:
-        with staged(Path(folder), options.model, ASR_WORKERS=str(options.workers)) as stage:
-            stage.roll(stage.versions[1])  # now there is one to go back to
-            port = stage.service.port
-            measure_capacity(port, clips, 2, 2 * options.workers)  # the first runs are slow
-            capacity = measure_capacity(port, clips, options.capacity_seconds, 2 * options.workers)
-            print(f"capacity {capacity:.1f} requests/s", file=sys.stderr)
-            load = MeasuredLoad([port], clips, rate=options.load * capacity, early_share=0)
+    with (
+        tempfile.TemporaryDirectory(prefix="asrsvc-rollback-") as folder,
+        staged(Path(folder), options.model, ASR_WORKERS=str(options.workers)) as stage,
+    ):
+        stage.roll(stage.versions[1])  # now there is one to go back to
+        port = stage.service.port
+        measure_capacity(port, clips, 2, 2 * options.workers)  # the first runs are slow
+        capacity = measure_capacity(port, clips, options.capacity_seconds, 2 * options.workers)
+        print(f"capacity {capacity:.1f} requests/s", file=sys.stderr)
+        load = MeasuredLoad([port], clips, rate=options.load * capacity, early_share=0)
 
-            def direct() -> None:
-                try:
-                    time.sleep(_WARM_SECONDS)
-                    for number in range(options.rounds):
-                        rounds.append(roll_back(stage, load, stage.versions[number % 2].id))
-                        print(f"rollback {number + 1}: {rounds[-1].first_answer:.2f} s", file=sys.stderr)
-                except Exception as error:  # noqa: BLE001 - raised where the load ends
-                    errors.append(error)
-                finally:
-                    load.stop()
+        def direct() -> None:
+            try:
+                time.sleep(_WARM_SECONDS)
+                for number in range(options.rounds):
+                    rounds.append(roll_back(stage, load, stage.versions[number % 2].id))
+                    print(f"rollback {number + 1}: {rounds[-1].first_answer:.2f} s", file=sys.stderr)
+            except Exception as error:  # noqa: BLE001 - raised where the load ends
+                errors.append(error)
+            finally:
+                load.stop()
 
-            thread = threading.Thread(target=direct)
-            thread.start()
-            report = load.run_forever()
-            thread.join()
-            if errors:
-                raise errors[0]
+        thread = threading.Thread(target=direct)
+        thread.start()
+        report = load.run_forever()
+        thread.join()
+        if errors:
+            raise errors[0]
     return {
         "machine": found,
         "model": options.model,

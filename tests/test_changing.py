@@ -265,7 +265,7 @@ def test_a_second_change_waits_and_says_for_whom(place: Place) -> None:
     place.master("succeeds")
     tried(place.store, place.b)
     first = place.start("activate", place.b.id, "--watch", "2")
-    wait_for(lambda: (place.store.root / "journal.jsonl").exists())
+    wait_for((place.store.root / "journal.jsonl").exists)
     second = place.start("rollback")
     out, err = second.communicate(timeout=60)
     assert second.returncode == 0, err
@@ -284,7 +284,7 @@ def test_with_no_wait_a_second_change_ends_at_once(place: Place) -> None:
     place.master("succeeds")
     tried(place.store, place.b)
     first = place.start("activate", place.b.id, "--watch", "60")
-    wait_for(lambda: (place.store.root / "journal.jsonl").exists())
+    wait_for((place.store.root / "journal.jsonl").exists)
     for command in (["rollback"], ["activate", place.a.id], ["prune", "--keep", "1"], ["deploy", "x"]):
         done = place.run(*command, "--no-wait")
         failed(

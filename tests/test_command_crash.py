@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -118,7 +118,7 @@ def left_behind(root: Path) -> list[str]:
 @pytest.mark.timeout(570)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_killed_at_any_write_leaves_a_store_that_serves(
-    name: str, tmp_path: Path, checkout: Path
+    name: str, tmp_path: Path, checkout: Path, record_property: Callable[[str, object], None]
 ) -> None:
     scene = Scene(tmp_path, checkout)
     scene.store()
@@ -136,15 +136,19 @@ def test_a_command_killed_at_any_write_leaves_a_store_that_serves(
         assert again.returncode == 0, (point, again.stderr)
         check(store)
         # What abort leaves, which takes no lock, goes with the next change.
-        subprocess.run([*command[:4], "prune", "--keep", "9"], env=scene.environ, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [*command[:4], "prune", "--keep", "9"], env=scene.environ, check=True, stdout=subprocess.DEVNULL
+        )
         assert left_behind(store.root) == [], point
     assert killed == len(points)
-    print(f"{name}: {killed} kill points")
+    record_property("kill points", killed)
 
 
 @pytest.mark.timeout(570)
 @pytest.mark.parametrize("name", ["activate", "rollback"])
-def test_with_a_service_too(name: str, tmp_path: Path, checkout: Path) -> None:
+def test_with_a_service_too(
+    name: str, tmp_path: Path, checkout: Path, record_property: Callable[[str, object], None]
+) -> None:
     scene = Scene(tmp_path, checkout)
     scene.store()
     command = scene.command(name)
@@ -162,4 +166,4 @@ def test_with_a_service_too(name: str, tmp_path: Path, checkout: Path) -> None:
         check(store)
         assert left_behind(store.root) == [], point
     assert killed == len(points)
-    print(f"{name} with a service: {killed} kill points")
+    record_property("kill points", killed)

@@ -16,7 +16,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asrsvc.errors import AsrError, Cancelled, MethodNotAllowed, NotFound, NotReady, OverCapacity
+from asrsvc.errors import (
+    AsrError,
+    Cancelled,
+    MethodNotAllowed,
+    NotFound,
+    NotReady,
+    OverCapacity,
+    Unauthorised,
+)
 from asrsvc.settings import Settings
 from asrsvc.speech.transcribe import Transcriber
 from asrsvc.web.admin import Admin
@@ -125,6 +133,8 @@ async def _on_error(request: Request, error: Exception) -> Response:
     request.scope["state"]["note"]["error"] = error.code
     if error.status >= 500:
         log.error("%s: %s", error.code, error.message)
+    if isinstance(error, Unauthorised):
+        return error_response(error, headers={"WWW-Authenticate": "Bearer"})
     return error_response(error)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +15,13 @@ import psutil
 import pytest
 from broken_models import copy_of_nano, write_network
 from rolling import Operated, late_answers, operated, traffic, watching
-from service import wait_for
+from service import PROJECT, wait_for
 
 from asrsvc.release.journal import Journal
 from asrsvc.release.store import Store, Version
 from asrsvc.release.versions import digests
 
-TOKEN = "a-token-of-sixteen-characters"  # noqa: S105
+TOKEN = "a-token-of-sixteen-characters"
 
 
 def passed(service: Operated, version: Version) -> Version:
@@ -88,7 +90,7 @@ def test_two_operators_at_once_take_turns(service: Operated) -> None:
     assert not report.failures(), report.summary()
     entries = Journal(service.store.root).entries()
     assert [entry.result for entry in entries] == ["succeeded"] * 3
-    for before, after in zip(entries, entries[1:], strict=False):
+    for before, after in itertools.pairwise(entries):
         assert before.ended is not None
         assert before.ended <= after.when
         assert before.target == after.source
@@ -252,6 +254,7 @@ def test_who_may_use_admin(service: Operated) -> None:
     with service.client() as client:
         refused = client.get("/admin/status")
         assert (refused.status_code, refused.json()["error"]["code"]) == (401, "unauthorized")
+        assert refused.headers["www-authenticate"] == "Bearer"
         for token in ("", "wrong", TOKEN[:-1], TOKEN + "x"):
             answer = client.get("/admin/models", headers={"Authorization": f"Bearer {token}"})
             assert answer.status_code == 401
@@ -311,4 +314,33 @@ def test_no_service_is_needed_to_choose_what_the_next_start_serves(tmp_path: Pat
         assert done["serves"] is False
         assert f"then rolls to {service.other.id}" in done["next_start"]
         service.start()
+        service.wait_whole(service.other)
+
+
+@pytest.mark.timeout(300)
+def test_where_nothing_can_be_loaded_another_version_helps(tmp_path: Path) -> None:
+    with operated(tmp_path) as service:
+        passed(service, service.other)
+        (service.store.root / "records" / f"{service.other.id}.json").rename(tmp_path / "record")
+        assert service.stop() == 0
+        path = service.good.path / "am.mvn"
+        path.chmod(0o644)
+        path.write_text("spoilt")
+        command = [service.python, "-m", "asrsvc.serving.start"]
+        with service.log_path.open("ab") as log:
+            service.process = subprocess.Popen(
+                command, env=service.environ, stdout=log, stderr=log, cwd=PROJECT
+            )
+        mine = service.process.pid
+        service.wait_status(
+            "a worker without a model",
+            lambda now: now.master.pid == mine and any(w.version is None for w in now.workers),
+        )
+        (tmp_path / "record").rename(service.store.root / "records" / f"{service.other.id}.json")
+        with ops(service) as client:
+            assert client.get("/health").status_code == 503
+            answer = client.post("/admin/model/update", json={"version": service.other.id, "watch": 0})
+            assert answer.status_code == 202, answer.text
+        found = ended(service, answer.json()["watch"])
+        assert found["state"] == "succeeded", found
         service.wait_whole(service.other)
