@@ -144,7 +144,7 @@ class StoreLocked(StoreError):
 
     status = HTTPStatus.CONFLICT
     default_code = "store_locked"
-    exit_code = 20
+    exit_code = 40
 
 
 class StartError(AsrError):
@@ -225,15 +225,15 @@ class NotTried(AsrError):
 
     status = HTTPStatus.CONFLICT
     default_code = "not_tried"
-    exit_code = 21
+    exit_code = 41
 
 
-class TrialRefused(AsrError):
-    """The trial says no; the version stays in the store, with the reason in its record."""
+class TrialFailed(AsrError):
+    """A version did not pass its trial; the message says why, with figures."""
 
     status = HTTPStatus.CONFLICT
-    default_code = "trial_refused"
-    exit_code = 22
+    default_code = "trial_failed"
+    exit_code = 30
 
 
 class WatchFailed(AsrError):
@@ -241,7 +241,7 @@ class WatchFailed(AsrError):
 
     status = HTTPStatus.CONFLICT
     default_code = "watch_failed"
-    exit_code = 23
+    exit_code = 43
 
 
 class NothingToRollBack(AsrError):
@@ -249,7 +249,7 @@ class NothingToRollBack(AsrError):
 
     status = HTTPStatus.CONFLICT
     default_code = "nothing_to_roll_back"
-    exit_code = 24
+    exit_code = 44
 
 
 class NotPermitted(AsrError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from asrsvc.release.cli import main as cli
 from asrsvc.release.cli.completion import script
 from asrsvc.release.journal import Journal
 from asrsvc.release.store import Store, Version
-from asrsvc.release.versions import digests
+from asrsvc.release.versions import check_digests
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -36,7 +37,7 @@ def place(tmp_path: Path, checkout: Path) -> Iterator[Place]:
 
 
 def tried(store: Store, version: Version, *, passed: bool = True, **more: Any) -> Version:
-    trial = {"passed": passed, "reason": "as it should be", "files": digests(version.path), **more}
+    trial = {"passed": passed, "reason": "as it should be", "files": check_digests(version.path), **more}
     store.records.note_trial(version.id, trial)
     return version
 
@@ -77,7 +78,8 @@ def edit_file_and_manifest(place: Place) -> None:
     edit_a_file(place)
     manifest = place.b.path / "manifest.json"
     content = json.loads(manifest.read_text())
-    content["files"]["tokens.json"] = {"size": 5, "sha256": digests(place.b.path)["tokens.json"]}
+    digest = hashlib.sha256(b"other").hexdigest()
+    content["files"]["tokens.json"] = {"size": 5, "sha256": digest}
     manifest.chmod(0o644)
     manifest.write_text(json.dumps(content))
 
@@ -95,12 +97,12 @@ def forget_the_trial(place: Place) -> None:
 @pytest.mark.parametrize(
     ("prepare", "code", "said"),
     [
-        (forget_the_trial, 21, "has not been tried"),
-        (lambda p: tried(p.store, p.b, passed=False, reason="too slow"), 21, "failed its trial: too slow"),
-        (lambda p: tried(p.store, p.b, files={}), 21, "is not the file that was tried"),
-        (lambda p: tried(p.store, p.b, files=None), 21, "is not the file that was tried"),
+        (forget_the_trial, 41, "has not been tried"),
+        (lambda p: tried(p.store, p.b, passed=False, reason="too slow"), 41, "failed its trial: too slow"),
+        (lambda p: tried(p.store, p.b, files={}), 41, "is not the file that was tried"),
+        (lambda p: tried(p.store, p.b, files=None), 41, "is not the file that was tried"),
         (edit_a_file, 5, "tokens.json is not the file that was stored"),
-        (edit_file_and_manifest, 21, "tokens.json is not the file that was tried"),
+        (edit_file_and_manifest, 41, "tokens.json is not the file that was tried"),
         (spoil_the_manifest, 5, "manifest.json cannot be read"),
         (lambda p: (p.b.path / "am.mvn").unlink(), 5, "am.mvn is missing"),
     ],
@@ -161,15 +163,15 @@ def test_a_version_that_does_badly_is_taken_back(place: Place, behaviour: str, s
     tried(place.store, place.b)
     done = place.run("activate", place.b.id, "--watch", "30")
     failed(
-        done, 23, f"{place.b.id} served and did badly: {said}.*; {place.a.id} serves again", place.a.id, ""
+        done, 43, f"{place.b.id} served and did badly: {said}.*; {place.a.id} serves again", place.a.id, ""
     )
     assert pointers(place.store)["current"] == place.a.id
     record = place.store.record(place.b.id)
     assert record.withdrawn is not None
     assert said in record.withdrawn.reason
     assert not place.store.record(place.a.id).returning
-    failed(place.run("rollback", place.b.id), 21, f"was taken back .*{said}", place.a.id, "try")
-    failed(place.run("rollback"), 24, "no version but", place.a.id, "history")
+    failed(place.run("rollback", place.b.id), 41, f"was taken back .*{said}", place.a.id, "try")
+    failed(place.run("rollback"), 44, "no version but", place.a.id, "history")
 
 
 def test_a_version_that_others_replace_meanwhile_is_no_longer_watched(place: Place) -> None:
@@ -214,14 +216,14 @@ def test_a_rollback_goes_to_and_fro(place: Place) -> None:
 
 def test_a_rollback_to_a_named_version_needs_no_trial_but_that_it_has_served(place: Place) -> None:
     place.master("succeeds")
-    failed(place.run("rollback", place.b.id), 21, "has never served here", place.a.id, "try")
+    failed(place.run("rollback", place.b.id), 41, "has never served here", place.a.id, "try")
     place.store.records.note_served(place.b.id)
     assert place.run("rollback", place.b.id).returncode == 0
 
 
 def test_without_a_version_before_there_is_nothing_to_go_back_to(place: Place) -> None:
     place.master("succeeds")
-    failed(place.run("rollback"), 24, f"no version but {place.a.id}", place.a.id, "activate")
+    failed(place.run("rollback"), 44, f"no version but {place.a.id}", place.a.id, "activate")
 
 
 def test_during_a_roll_a_rollback_points_to_abort(place: Place) -> None:
@@ -229,7 +231,7 @@ def test_during_a_roll_a_rollback_points_to_abort(place: Place) -> None:
     place.store.set_next(place.b)
     os.kill(place.masters[0].pid, signal.SIGHUP)
     wait_for(lambda: place.status().rolling)
-    failed(place.run("rollback"), 24, f"a roll to {place.b.id} is under way.*abort", place.a.id, "")
+    failed(place.run("rollback"), 44, f"a roll to {place.b.id} is under way.*abort", place.a.id, "")
 
 
 # Without a service
@@ -288,7 +290,7 @@ def test_with_no_wait_a_second_change_ends_at_once(place: Place) -> None:
     for command in (["rollback"], ["activate", place.a.id], ["prune", "--keep", "1"], ["deploy", "x"]):
         done = place.run(*command, "--no-wait")
         failed(
-            done, 20, rf"is held by process {first.pid} of \w+ on .*, since 20.*, for: activate", "", "abort"
+            done, 40, rf"is held by process {first.pid} of \w+ on .*, since 20.*, for: activate", "", "abort"
         )
     assert len(Journal(place.store.root).entries()) == 1
     first.send_signal(signal.SIGINT)

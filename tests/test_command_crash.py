@@ -18,7 +18,7 @@ from test_swap_model import STAND_IN, wait_for
 
 from asrsvc.release.journal import Journal
 from asrsvc.release.store import Store
-from asrsvc.release.versions import check_digests, digests
+from asrsvc.release.versions import check_digests
 from asrsvc.serving import status as status_file
 
 COMMANDS = {
@@ -41,7 +41,7 @@ class Scene:
         self.base.promote(z)
         self.base.promote(a, settled=z.id)
         b, c = add(self.base, "b"), add(self.base, "c")
-        self.base.records.note_trial(b.id, {"passed": True, "files": digests(b.path)})
+        self.base.records.note_trial(b.id, {"passed": True, "files": check_digests(b.path)})
         baked = self.base.root / "baked" / c.id
         baked.mkdir(parents=True)
         (baked / "twin").write_text("x")

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from stores import add, served
 
-from asrsvc.errors import NotTried, RollAborted, RollFailed, TrialRefused, WatchFailed
+from asrsvc.errors import NotTried, RollAborted, RollFailed, TrialFailed, WatchFailed
 from asrsvc.release import swap
 from asrsvc.release.numbers import NOTHING, Numbers, Thresholds
 from asrsvc.release.store import Store, Version
 from asrsvc.release.swap import Serving, Swapped, Terms
-from asrsvc.release.versions import digests
+from asrsvc.release.versions import check_digests
 
 TERMS = Terms(watch_seconds=0.6)
 
@@ -75,7 +75,7 @@ def deploy(store: Store, service: Told, verdict: Verdict, done: list[str]) -> Sw
 
     def try_out(version: Version, baseline: Version | None) -> Verdict:
         done.append(f"try against {baseline.id if baseline else None}")
-        trial = {"passed": verdict.passed, "reason": verdict.reason, "files": digests(version.path)}
+        trial = {"passed": verdict.passed, "reason": verdict.reason, "files": check_digests(version.path)}
         store.records.note_trial(version.id, trial)
         return verdict
 
@@ -98,7 +98,7 @@ def test_a_deploy_pulls_bakes_tries_and_activates(store: Store) -> None:
 def test_a_version_that_its_trial_refuses_stays_in_the_store(store: Store) -> None:
     a = current(store)
     service = Told(store, a.id)
-    with pytest.raises(TrialRefused, match="20% errors, 10% at most"):
+    with pytest.raises(TrialFailed, match="20% errors, 10% at most"):
         deploy(store, service, Verdict(passed=False), [])
     assert service.rolls == []
     assert store.pointer("next") is None

@@ -23,7 +23,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 from asrsvc.errors import StoreError
 from asrsvc.release.files import make_folder, remove_link, sweep, write_link
 from asrsvc.release.records import Record, Records
-from asrsvc.release.versions import REQUIRED_FILES, Version, Versions, check_files, digests
+from asrsvc.release.versions import REQUIRED_FILES, Version, Versions, check_digests, check_files
 
 __all__ = ["REQUIRED_FILES", "Candidates", "Pointer", "Store", "Version", "ensure_embedded"]
 
@@ -80,8 +80,8 @@ class Store(Versions):
         found: dict[str, list[str]] = {}
         shared = self.root / _POINTERS
         try:
-            folders = [self.root, *(path for path in sorted(shared.glob("*")) if path.is_dir())]
-            for folder in folders:
+            others = (path for path in sorted(shared.glob("*")) if path.is_dir())
+            for folder in dict.fromkeys([self.pointers, self.root, *others]):
                 for name in get_args(Pointer):
                     link = folder / name
                     if link.is_symlink():
@@ -333,7 +333,7 @@ def _add_embedded(store: Store) -> Version:
     if len(folders) != 1:
         raise StoreError(f"{_EMBEDDED} must hold one model; it holds {len(folders)}")
     version = store.add_folder(folders[0], folders[0].name)
-    trial = {"passed": True, "reason": "it came with asrsvc", "files": digests(version.path)}
+    trial = {"passed": True, "reason": "it came with asrsvc", "files": check_digests(version.path)}
     store.records.note_trial(version.id, trial)
     return version
 

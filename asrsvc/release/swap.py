@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from asrsvc.errors import AsrError, NothingToRollBack, NotTried, RollAborted, TrialRefused, WatchFailed
+from asrsvc.errors import AsrError, NothingToRollBack, NotTried, RollAborted, TrialFailed, WatchFailed
 from asrsvc.release.numbers import NOTHING, Numbers, Thresholds, compare
 from asrsvc.release.records import Record
 from asrsvc.release.store import Store, Version
-from asrsvc.release.versions import check_digests, digests
+from asrsvc.release.versions import check_digests
 
 _LOOK_SECONDS: Final = 0.25
 
@@ -106,14 +106,14 @@ def deploy(
         try_out: tries it, against what serves, and notes the trial in its record.
 
     Raises:
-        TrialRefused: the trial says no; the message has its reason.
+        TrialFailed: the trial says no; the message has its reason.
         AsrError: a step failed; what served serves on.
     """
     version = pull()
     bake(version)
     trial = try_out(version, _baseline(store, service))
     if not trial.passed:
-        raise TrialRefused(f"{version.id} is in the store, and its trial refuses it: {trial.reason}")
+        raise TrialFailed(f"{version.id} is in the store, and its trial refuses it: {trial.reason}")
     return activate(store, service, version, terms)
 
 
@@ -179,8 +179,7 @@ def require_trial(store: Store, version: Version) -> None:
         raise NotTried(f"{version.id} has not been tried")
     if trial.get("passed") is not True:
         raise NotTried(f"{version.id} has failed its trial: {trial.get('reason') or 'no reason is known'}")
-    check_digests(version.path)
-    tried, found = trial.get("files"), digests(version.path)
+    tried, found = trial.get("files"), check_digests(version.path)
     for name, digest in found.items():
         if not isinstance(tried, Mapping) or tried.get(name) != digest:
             raise NotTried(

@@ -215,8 +215,11 @@ def check_files(folder: Path) -> list[str]:
         raise StoreError(f"{folder} cannot be read: {error.strerror}") from error
 
 
-def check_digests(folder: Path) -> None:
+def check_digests(folder: Path) -> dict[str, str]:
     """Whether the files are those that were stored. A folder without a manifest was stored by hand.
+
+    Returns:
+        SHA-256 (hex digits) of each file that the model is made of.
 
     Raises:
         StoreError: a file is another one than the manifest says, or cannot be read.
@@ -226,34 +229,23 @@ def check_digests(folder: Path) -> None:
         files = dict(json.loads(manifest.read_bytes())["files"])
         wanted = {name: str(record["sha256"]) for name, record in files.items()}
     except FileNotFoundError:
-        return
+        wanted = {}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{manifest} cannot be read: {error}") from error
+    own = check_files(folder)
+    digests = {name: _digest(folder / name) for name in {**wanted, **dict.fromkeys(own)}}
     for name, digest in wanted.items():
-        path = folder / name
-        try:
-            with path.open("rb") as reader:
-                found = hashlib.file_digest(reader, "sha256").hexdigest()
-        except OSError as error:
-            raise StoreError(f"{path} cannot be read: {error.strerror}") from error
-        if found != digest:
-            raise StoreError(f"{path} is not the file that was stored: its SHA-256 is another one")
+        if digests[name] != digest:
+            raise StoreError(f"{folder / name} is not the file that was stored: its SHA-256 is another one")
+    return {name: digests[name] for name in own}
 
 
-def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files that make a version, as they are on disk now: name → hex digits.
-
-    Raises:
-        StoreError: a file is missing or cannot be read.
-    """
-    found = {}
-    for name in check_files(folder):
-        try:
-            with (folder / name).open("rb") as reader:
-                found[name] = hashlib.file_digest(reader, "sha256").hexdigest()
-        except OSError as error:
-            raise StoreError(f"{folder / name} cannot be read: {error.strerror}") from error
-    return found
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as reader:
+            return hashlib.file_digest(reader, "sha256").hexdigest()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _names(folder: Path) -> list[str]:

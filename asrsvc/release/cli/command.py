@@ -84,8 +84,10 @@ class Command:
     """does it, or raises an AsrError"""
     timeout: float | None = None
     """seconds that --timeout is by default; None: the command does not wait"""
-    arguments: Callable[[argparse.ArgumentParser], None] = lambda _parser: None
-    """adds those that it alone has"""
+    arguments: Callable[[argparse.ArgumentParser], None] | None = None
+    """adds the arguments that are its own"""
+    interrupted: str = "what was begun goes on: {tool} status"
+    """what is said after ^C; {tool} is bin/swap-model"""
     changes: bool = False
     """whether it holds the store's lock, and so has --no-wait"""
 

@@ -20,8 +20,8 @@ def history(context: Context, options: argparse.Namespace) -> None:
     """Print changes, the newest last; with --quality the error rates of the versions."""
     store = context.store(lock_timeout=0)
     if options.quality:
-        table = steps.quality(store)
-        context.result(table, {"quality": table})
+        table, rows = steps.quality(store)
+        context.result(table, {"quality": rows})
         return
     entries = changes(store)
     if options.last is not None:

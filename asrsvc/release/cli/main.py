@@ -27,7 +27,7 @@ from asrsvc.errors import (
     StatusError,
     StoreError,
     StoreLocked,
-    TrialRefused,
+    TrialFailed,
     WaitTimeout,
     WatchFailed,
 )
@@ -54,7 +54,7 @@ _NEXT_COMMANDS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (WaitTimeout, "{tool} status, or {tool} abort"),
     (AbortTooLate, "{tool} status"),
     (NotTried, "{tool} try VERSION, then the same again (or: with --force)"),
-    (TrialRefused, "{tool} history --quality; or the same with a higher --max-cer"),
+    (TrialFailed, "{tool} history --quality; or the same with a higher --max-cer"),
     (WatchFailed, "{tool} status; {tool} history has the reason"),
     (NothingToRollBack, "{tool} history; {tool} activate VERSION"),
     (NotPermitted, "the same as that user, or with sudo"),
@@ -85,11 +85,11 @@ exit codes:
   13   the roll was called off
   14   the time to wait is over; the roll goes on
   15   too late to abort: the roll has succeeded, or there is nothing to go back to
-  20   another change is under way; who makes it, and since when, is said
-  21   the version has passed no trial for its very files, or has never served
-  22   its trial refuses the version, which stays in the store
-  23   the version served and did badly; the one before serves again
-  24   there is no version to go back to
+  30   the version did not pass its trial; its record says why
+  40   another change is under way; who makes it, and since when, is said
+  41   the version has passed no trial for its very files, or has never served
+  43   the version served and did badly; the one before serves again
+  44   there is no version to go back to
   69   no Python from 3.11 to 3.14
   77   not permitted to this user
   78   a setting is wrong
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None, *, on_behalf_of: str = "") -> i
     except SettingError as error:
         return _fail(context, error, str(error), "setting_error", error.exit_code)
     except KeyboardInterrupt:
-        context.complain("", f"interrupted; what was begun goes on: {context.program} status")
+        context.complain("", f"interrupted; {options.interrupted.format(tool=context.program)}")
         return _INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the one place for what was not foreseen
         context.complain(traceback.format_exc())
@@ -146,8 +146,11 @@ def _parser() -> argparse.ArgumentParser:
             command.name, help=command.summary, description=described, allow_abbrev=False
         )
         parsers[command.name] = sub
-        sub.set_defaults(run=command.run, command=command.name, parsers=parsers)
-        command.arguments(sub)
+        sub.set_defaults(
+            run=command.run, command=command.name, parsers=parsers, interrupted=command.interrupted
+        )
+        if command.arguments is not None:
+            command.arguments(sub)
         sub.add_argument("--json", action="store_true", help="print the result as one JSON object")
         if command.timeout is not None:
             sub.add_argument(

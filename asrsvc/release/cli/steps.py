@@ -5,12 +5,15 @@ They are imported when they are needed: all other commands work before anything 
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 from asrsvc.release.cli.command import Context
 from asrsvc.release.store import Store, Version
 from asrsvc.release.swap import Verdict
+
+_TRIAL_SECONDS: Final = 3600.0
 
 
 def pull(context: Context, store: Store, source: str, name: str | None) -> Version:
@@ -20,8 +23,13 @@ def pull(context: Context, store: Store, source: str, name: str | None) -> Versi
         AsrError: the source, the network or the disk refuses.
     """
     pulling: Any = import_module("asrsvc.release.pull")
+    getting: Any = import_module("asrsvc.release.cli.getting")
+    bar = import_module("asrsvc.release.cli.bar").Bar(context)
     context.progress(f"pulling {source}")
-    version: Version = pulling.pull(store, source, name=name, progress=lambda _progress: None)
+    try:
+        version: Version = pulling.pull(store, source, name=name, endpoints=getting.endpoints(), progress=bar)
+    finally:
+        bar.clear()
     context.progress(f"{version.id} is in the store")
     return version
 
@@ -35,14 +43,16 @@ def try_out(
         AsrError: it cannot be tried.
     """
     trial: Any = import_module("asrsvc.release.trial")
-    options = trial.TrialOptions() if max_cer is None else trial.TrialOptions(max_cer=max_cer)
+    trying: Any = import_module("asrsvc.release.cli.trying")
+    options = trying.trial_options(None, max_cer, None, _TRIAL_SECONDS)
     verdict: Verdict = trial.run_trial(
         store, version, baseline=baseline, options=options, progress=context.progress
     )
     return verdict
 
 
-def quality(store: Store) -> str:
-    """The error rates of the versions over time, as a table."""
+def quality(store: Store) -> tuple[str, list[dict[str, Any]]]:
+    """The error rates of the versions over time, as a table and as data."""
     trial: Any = import_module("asrsvc.release.trial")
-    return str(trial.quality(store))
+    rows = trial.quality(store)
+    return str(trial.quality_table(rows)), [asdict(row) for row in rows]
