@@ -209,7 +209,7 @@ CASES: dict[str, tuple[Machine, str]] = {
         """
          0 wish a back     -> spawn 3 a
          3 ready 3         -> leave 1; spawn 4 a
-         4 gone 3 signal 9 -> kill 4; spawn 5 b
+         4 gone 3 signal 9 -> kill 4; spawn 5 b; settle 1 a failed: signal 9
         ? base b
         """,
     ),
