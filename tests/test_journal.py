@@ -43,6 +43,14 @@ def test_a_failure_and_an_interruption_are_noted_and_raised(journal: Journal) ->
     ]
 
 
+def test_a_change_that_is_done_does_not_fail_for_its_history(journal: Journal, tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    with journal.change("activate", myself()) as change:
+        path.rename(tmp_path / "aside")
+        path.mkdir()
+    assert "journal.jsonl cannot be written" in change.unwritten
+
+
 def test_asking_creates_nothing(tmp_path: Path) -> None:
     assert Journal(tmp_path / "none").entries() == []
     assert not (tmp_path / "none").exists()

@@ -57,6 +57,8 @@ class Change:
     source: str | None = None
     target: str | None = None
     reason: str = ""
+    unwritten: str = ""
+    """why its end could not be noted; what was done is done all the same"""
 
 
 class Journal:
@@ -106,7 +108,10 @@ class Journal:
             except StoreError as unwritten:
                 error.add_note(unwritten.message)  # what went wrong before it counts
             raise
-        end("succeeded", change.reason)
+        try:
+            end("succeeded", change.reason)
+        except StoreError as unwritten:
+            change.unwritten = unwritten.message
 
     def entries(self) -> list[Entry]:
         """All that is known, the oldest first.

@@ -46,6 +46,8 @@ def held(context: Context, options: argparse.Namespace, target: str | None) -> I
         journal = Journal(store.root)
         with journal.change(command, store.actor, now.version if now else None, target) as change:
             yield Held(store, service, change)
+        if change.unwritten:
+            context.progress(f"done, and not in the history: {change.unwritten}")
 
 
 def activate(context: Context, options: argparse.Namespace) -> None:
