@@ -280,6 +280,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         while True:
             self.notify()
             self._look_for_master()
+            if self.brief.row[Column.LEAVE] or self.brief.service[Column.STOPPING]:
+                self._told_to_leave()  # a SIGTERM from before there was a handler is lost
             self._refresh_headers()
             beats += 1
             if beats % _WEIGH_EVERY_BEATS == 0:
