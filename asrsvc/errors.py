@@ -53,6 +53,13 @@ class NotFound(AsrError):
     default_code = "not_found"
 
 
+class Unauthorised(AsrError):
+    """The token is missing or wrong."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    default_code = "unauthorized"
+
+
 class MethodNotAllowed(AsrError):
     """The path exists, the method does not."""
 
@@ -166,6 +173,14 @@ class VersionDamaged(StoreError):
         self.faults = tuple(faults)
 
 
+class StoreLocked(StoreError):
+    """Another change of the store is under way; the message says whose, and since when."""
+
+    status = HTTPStatus.CONFLICT
+    default_code = "store_locked"
+    exit_code = 40
+
+
 class StartError(AsrError):
     """The service cannot be started; the message says why and what to do."""
 
@@ -190,6 +205,14 @@ class SourceError(AsrError):
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     default_code = "source_error"
     exit_code = 20
+
+
+class PackageMissing(AsrError):
+    """A package that downloads need is not installed."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    default_code = "package_missing"
+    exit_code = 26
 
 
 class DownloadFailed(AsrError):
@@ -264,6 +287,21 @@ class AbortTooLate(AsrError):
     exit_code = 15
 
 
+class OperationUnderWay(AsrError):
+    """The admin API has begun something that has not ended; the message says where to look."""
+
+    status = HTTPStatus.CONFLICT
+    default_code = "operation_under_way"
+
+
+class NotTried(AsrError):
+    """The version has no passed trial for its very files, and has not served well either."""
+
+    status = HTTPStatus.CONFLICT
+    default_code = "not_tried"
+    exit_code = 41
+
+
 class TrialFailed(AsrError):
     """A version did not pass its trial; the message says why, with figures."""
 
@@ -291,6 +329,22 @@ class TrialImpossible(AsrError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
     default_code = "trial_impossible"
     exit_code = 32
+
+
+class WatchFailed(AsrError):
+    """The new version served, did badly, and was taken back."""
+
+    status = HTTPStatus.CONFLICT
+    default_code = "watch_failed"
+    exit_code = 43
+
+
+class NothingToRollBack(AsrError):
+    """No version is known that served well before."""
+
+    status = HTTPStatus.CONFLICT
+    default_code = "nothing_to_roll_back"
+    exit_code = 44
 
 
 class NotPermitted(AsrError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -15,6 +16,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 _CHECKOUT: Final = Path(__file__).resolve().parent.parent
+_EACH_HOST: Final = "host"
+"""a value of ASR_STORE_POINTERS: a folder of this host's name"""
 
 
 class SettingError(ValueError):
@@ -116,6 +119,16 @@ def _absolute_path(text: str) -> Path:
     return path
 
 
+def _pointers(text: str) -> Path:
+    return Path(_EACH_HOST) if text == _EACH_HOST else _absolute_path(text)
+
+
+def _token(text: str) -> str:
+    if not re.fullmatch(r"[!-~]{16,256}|", text):
+        raise ValueError("16 to 256 characters of ASCII, without spaces")
+    return text
+
+
 def _address(text: str) -> str:
     if text.startswith("unix:/") and len(text) > len("unix:/"):
         return text
@@ -164,6 +177,13 @@ class Settings:
     store: Path = _setting(
         "ASR_STORE", "{state}/store", "path", "model versions and their pointers", _absolute_path
     )
+    store_pointers: Path = _setting(
+        "ASR_STORE_POINTERS",
+        "{store}",
+        "path",
+        "this host's pointers, where hosts share a store: host, or a folder below $ASR_STORE/pointers",
+        _pointers,
+    )
     runtime_dir: Path = _setting(
         "ASR_RUNTIME_DIR", "{state}/run", "path", "files of the running service", _absolute_path
     )
@@ -173,6 +193,13 @@ class Settings:
         "address",
         "where health and administration listen, apart from the API",
         _address,
+    )
+    admin_token: str = _setting(
+        "ASR_ADMIN_TOKEN",
+        "",
+        "text",
+        "lets /admin be used at ASR_BIND too (Authorization: Bearer …); none: at ASR_OPS_BIND alone",
+        _token,
     )
     workers: int | None = _setting(
         "ASR_WORKERS",
@@ -430,6 +457,8 @@ def load(overrides: Mapping[str, str] | None = None, environ: Mapping[str, str] 
         values[attribute] = _parse(setting, text, where)
         origin[setting.name] = where
         places["runtime"] = str(values.get("runtime_dir", ""))
+        places["store"] = str(values.get("store", ""))
+    values["store_pointers"] = _pointers_folder(values["store"], values["store_pointers"])
     return Settings(**values, origin=MappingProxyType(origin))
 
 
@@ -456,6 +485,11 @@ def value(name: str, environ: Mapping[str, str] | None = None) -> Any:
         SettingError: the value is wrong, or the file cannot be read.
     """
     environ = os.environ if environ is None else environ
+    found = _value(name, environ)
+    return _pointers_folder(_value("ASR_STORE", environ), found) if name == "ASR_STORE_POINTERS" else found
+
+
+def _value(name: str, environ: Mapping[str, str]) -> Any:
     setting = next(setting for _, setting in declared() if setting.name == name)
     config = environ.get(CONFIG_VARIABLE)
     if environ.get(name):
@@ -463,7 +497,32 @@ def value(name: str, environ: Mapping[str, str] | None = None) -> Any:
     in_file = _read_file(Path(config)) if config else {}
     if name in in_file:
         return _parse(setting, in_file[name], f"file {config}")
-    return _parse(setting, setting.default.format_map(_places(environ)), "default")
+    places = _places(environ)
+    if "{store}" in setting.default:
+        places["store"] = str(_value("ASR_STORE", environ))
+    return _parse(setting, setting.default.format_map(places), "default")
+
+
+def _pointers_folder(store: Path, chosen: Path) -> Path:
+    """Where a host's pointers are.
+
+    Raises:
+        SettingError: in no place where other hosts would see what this one needs.
+    """
+    shared = store / "pointers"
+    if chosen == Path(_EACH_HOST):
+        return shared / socket.gethostname()
+    if chosen != store and (chosen.parent != shared or chosen.name == ".."):
+        raise SettingError(
+            f"ASR_STORE_POINTERS={str(chosen)!r} is wrong: host, or a folder in {shared} is right: there the"
+            " other hosts see which versions this one needs"
+        )
+    return chosen
+
+
+def behind_sudo() -> str:
+    """Who has become another user with sudo for this command; empty: nobody; sudo(8)."""
+    return os.environ.get("SUDO_USER", "")
 
 
 def _places(environ: Mapping[str, str]) -> dict[str, str]:
@@ -541,6 +600,8 @@ def report(settings: Settings) -> str:
     for attribute, setting in declared():
         value = getattr(settings, attribute)
         text = "auto" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+        if setting.name == "ASR_ADMIN_TOKEN":
+            text = "set" if value else "none"  # what is printed may be kept in a log
         if setting.name == "ASR_WORKERS" and value is None:
             text = f"auto ({settings.worker_count()})"
         if setting.name == "ASR_THREADS" and value is None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from asrsvc.errors import StoreError
 from asrsvc.release.store import Store
 from asrsvc.serving import status as status_file
-from asrsvc.serving.status import Refused, Result, Roll, Status, WorkerStatus
+from asrsvc.serving.status import Refused, Result, Roll, Status, VersionNumbers, WorkerStatus
 
 TURN_SECONDS = 0.15
 STEPS = ("first", "soak", "replace")
@@ -28,9 +28,11 @@ class Master:
         self.store = Store(store, lock_timeout=0)
         self.behaviour = behaviour
         self.pending = False
+        self.settled = settled
         me = status_file.myself("1.2.3")
         worker = WorkerStatus(pid=me.pid, version=settled, state="ready", since=status_file.now())
         self.status = Status(master=me, state="serving", version=settled, workers=(worker,), wanted=1)
+        self.status = replace(self.status, numbers=(VersionNumbers(settled, 100, 1, 0, 9000, 900, 0),))
 
     def run(self) -> None:
         signals: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -104,7 +106,19 @@ class Master:
         roll = replace(self.status.roll, result=result, error=error, ended=status_file.now())
         version = roll.target if result == "succeeded" else self.status.version
         worker = replace(self.status.workers[0], version=version)
-        self.say(state="serving", roll=roll, version=version, workers=(worker,))
+        self.say(
+            state="serving", roll=roll, version=version, workers=(worker,), numbers=self.numbers(version)
+        )
+
+    def numbers(self, serving: str | None) -> tuple[VersionNumbers, ...]:
+        """As if every version had answered so much by now; that which came later does badly."""
+        versions = {self.settled, serving or self.settled}
+        later = {"errs": {"errors": 20}, "loses a worker": {"deaths": 1}}.get(self.behaviour, {})
+        good = VersionNumbers("", 40, 0, 0, 4000, 400, 0)
+        return tuple(
+            replace(good, version=version, **({} if version == self.settled else later))
+            for version in sorted(versions)
+        )
 
 
 if __name__ == "__main__":

@@ -49,3 +49,16 @@ def test_it_runs_and_says_what_it_measured(program: str, tmp_path: Path) -> None
     assert result["ratio_p99"] > 0
     assert result["machine"]["cpu"] in done.stdout
     assert f"{result['requests']} requests" in done.stdout
+
+
+@pytest.mark.soak
+def test_the_benchmark_of_rollbacks_runs_and_says_what_it_measured(tmp_path: Path) -> None:
+    target = tmp_path / "result.json"
+    command = [sys.executable, "benchmarks/rollback.py", "--model", "nano", "--rounds", "2"]
+    command += ["--capacity-seconds", "2", "--json", str(target)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(target.read_bytes())
+    assert len(result["rounds"]) == 2
+    assert all(0 < found["first_answer"] < found["command"] for found in result["rounds"])
+    assert "first answer of the previous version" in done.stdout

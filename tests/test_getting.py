@@ -247,17 +247,3 @@ def test_a_terminal_gets_a_bar(tool: Tool, hub: Hub) -> None:
     assert process.returncode == 0
     assert re.search(rb"\r\[[#.]{24}\] model_quant.onnx: \d+ B of 4.1 KiB, \d+ %", said), said
     assert b"\x1b[K" in said
-
-
-def test_every_command_has_help_and_stands_in_the_readme(tool: Tool, checkout: Path) -> None:
-    readme = (checkout / "README.md").read_text(encoding="utf-8")
-    listed = re.findall(r"^    (\w[\w-]*) {2,}\S", tool.run("--help").stdout, flags=re.MULTILINE)
-    assert {"pull", "verify", "list", "status", "reload", "abort"} <= set(listed)
-    for command in listed:
-        done = tool.run(command, "--help")
-        assert done.returncode == 0
-        assert len(done.stdout.split("options:")[0]) > 60
-        assert re.search(rf"\b(swap-model |`){command}\b", readme), command
-    for code in range(20, 26):
-        assert re.search(rf"^  {code} ", tool.run("--help").stdout, flags=re.MULTILINE)
-        assert f"\n| {code} | " in readme

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from stores import add, point, served
 
-from asrsvc.errors import StoreError
+from asrsvc.errors import StoreError, StoreLocked
 from asrsvc.release import files
 from asrsvc.release.store import Pointer, Store, ensure_embedded
 
@@ -66,16 +66,15 @@ def test_pointers_that_are_not_there_are_none(store: Store) -> None:
     assert not store.root.exists()
 
 
-def test_a_wish_comes_and_goes_under_the_lock(store: Store) -> None:
+def test_a_wish_comes_under_the_lock_and_goes_without(store: Store) -> None:
     version = add(store, "a")
     store.set_next(version)
     assert store.pointer("next") == version
     with Store(store.root).lock():
         waiting = Store(store.root, lock_timeout=0)
-        for change in (waiting.clear_next, lambda: waiting.set_next(version)):
-            with pytest.raises(StoreError, match="is held by"):
-                change()
-    assert store.clear_next()
+        with pytest.raises(StoreLocked, match="is held by"):
+            waiting.set_next(version)
+        assert waiting.clear_next()
     assert store.pointer("next") is None
     assert not store.clear_next()
 
@@ -322,3 +321,73 @@ def test_what_root_makes_belongs_to_the_owner_of_the_store(store: Store) -> None
     paths = [store.root / "next", store.root / "lock", *store.root.rglob("served*"), version.path]
     for path in [*paths, *store.root.glob("served/*"), store.root / "versions"]:
         assert path.lstat().st_uid == 12345, path
+
+
+# Hosts that share a store
+
+
+def hosts(root: Path) -> tuple[Store, Store]:
+    one, two = (Store(root, pointers=root / "pointers" / name) for name in ("asr-1", "asr-2"))
+    return one, two
+
+
+def test_hosts_that_share_a_store_have_pointers_and_records_of_their_own(store: Store) -> None:
+    one, two = hosts(store.root)
+    a, b = add(one, "a"), add(one, "b")
+    one.promote(a)
+    one.set_next(b)
+    one.promote(b, settled=a.id)
+    assert names(two) == {"next": None, "current": None, "previous": None}
+    assert names(one) == {"next": None, "current": "b", "previous": "a"}
+    two.promote(a)
+    assert names(two) == {"next": None, "current": "a", "previous": None}
+    assert two.record(b.id).last_served is None
+    assert (one.pointers / "current").readlink() == Path("../../versions", b.id)
+    assert store.named() == {b.id: ["asr-1/current"], a.id: ["asr-1/previous", "asr-2/current"]}
+    assert one.named() == {b.id: ["current"], a.id: ["previous", "asr-2/current"]}
+
+
+def test_a_host_that_comes_later_starts_with_what_is_proven(store: Store) -> None:
+    one, two = hosts(store.root)
+    a = add(one, "a")
+    one.records.note_trial(a.id, {"passed": True})
+    assert ensure_embedded(two) == a
+    assert two.current() == a
+    assert one.current() is None
+
+
+def test_a_store_may_be_moved_with_its_pointers(store: Store, tmp_path: Path) -> None:
+    one, _ = hosts(store.root)
+    one.promote(add(one, "a"))
+    store.root.rename(tmp_path / "moved")
+    moved, _ = hosts(tmp_path / "moved")
+    assert names(moved)["current"] == "a"
+
+
+# What was taken back
+
+
+def test_what_was_taken_back_is_not_gone_back_to(store: Store) -> None:
+    z, a, b = (served(store, name) for name in "zab")
+    store.promote(z)
+    store.promote(a, settled=z.id)
+    store.promote(b, settled=a.id)
+    assert store.former(b.id) == a
+    store.records.note_withdrawn(b.id, "50% errors")
+    assert store.record(b.id).fallen
+    store.promote(a, settled=b.id)
+    assert names(store) == {"next": None, "current": "a", "previous": "z"}
+    assert store.former(a.id) == z
+    store.records.note_withdrawn(b.id, None)
+    assert not store.record(b.id).fallen
+
+
+def test_without_previous_a_rollback_takes_what_served_last(store: Store) -> None:
+    a, b, c = (served(store, name) for name in "abc")
+    store.set_current(c)
+    assert store.former(c.id) == b
+    add(store, "d")
+    store.records.note_trial(add(store, "tried").id, {"passed": True})
+    assert store.former(c.id) == b
+    store.records.note_withdrawn(b.id, "no")
+    assert store.former(c.id) == a

@@ -5,8 +5,9 @@ A line of a case is an event and, after the arrow, what the machine asks for:
     10 wish b              -> spawn 3 b
     12 gone 3 no memory    -> settle 1 b failed: no memory
 
-The first number is the time. `wish -` calls off; `wish b forced` is one with tried=False; a worker without
-a model has the version `-`. A line with a question mark asks: `? base a`, `? step soak`, `? deadline 20`.
+The first number is the time. `wish -` calls off; `wish b forced` is one with tried=False, `wish b back`
+one with soaks=False; a worker without a model has the version `-`. A line with a question mark asks:
+`? base a`, `? step soak`, `? deadline 20`.
 """
 
 from __future__ import annotations
@@ -62,8 +63,9 @@ def serving(workers: int, candidates: str = "a", max_draining: int | None = None
 
 def parse(at: float, words: list[str]) -> Event:
     match words:
-        case ["wish", version, *forced]:
-            return Wish(at, None if version == "-" else version, tried=not forced)
+        case ["wish", version, *how]:
+            wished = None if version == "-" else version
+            return Wish(at, wished, tried="forced" not in how, soaks="back" not in how)
         case ["ready", worker]:
             return Ready(at, int(worker))
         case ["worn", worker]:
@@ -187,6 +189,28 @@ CASES: dict[str, tuple[Machine, str]] = {
          0 wish b    -> spawn 2 b
          3 ready 2   ->
          5 soaked    -> leave 1
+        """,
+    ),
+    "what has served before does not soak": (
+        serving(2, "b a"),
+        """
+         0 wish a back -> spawn 3 a
+         3 ready 3     -> leave 1; spawn 4 a
+         4 drains 1    ->
+         5 ready 4     -> leave 2
+         6 drains 2    -> settle 1 a succeeded
+         7 wish b      -> spawn 5 b
+         8 ready 5     ->
+        ? step soak
+        """,
+    ),
+    "a new worker that crashes without a soak fails its roll too": (
+        serving(2, "b a"),
+        """
+         0 wish a back     -> spawn 3 a
+         3 ready 3         -> leave 1; spawn 4 a
+         4 gone 3 signal 9 -> kill 4; spawn 5 b; settle 1 a failed: signal 9
+        ? base b
         """,
     ),
     "an old worker that ends without a word no longer takes requests either": (

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,34 @@ def test_names_of_listeners_are_those_that_systemd_says() -> None:
     assert settings.listener_names({"LISTEN_FDNAMES": "api:ops"}) == ("api", "ops")
     assert settings.listener_names({"LISTEN_FDNAMES": ""}) == ()
     assert settings.listener_names({}) == ()
+
+
+def test_the_pointers_are_in_the_store_unless_hosts_share_it(tmp_path: Path) -> None:
+    store = {"ASR_STORE": str(tmp_path)}
+    assert settings.load(environ=store).store_pointers == tmp_path
+    assert settings.value("ASR_STORE_POINTERS", store) == tmp_path
+    each = {**store, "ASR_STORE_POINTERS": "host"}
+    assert settings.load(environ=each).store_pointers == tmp_path / "pointers" / socket.gethostname()
+    one = {**store, "ASR_STORE_POINTERS": str(tmp_path / "pointers" / "asr-1")}
+    assert settings.value("ASR_STORE_POINTERS", one) == tmp_path / "pointers" / "asr-1"
+
+
+@pytest.mark.parametrize(
+    "folder", ["/elsewhere", "{store}/versions", "{store}/pointers/a/b", "{store}/pointers/.."]
+)
+def test_pointers_that_other_hosts_would_not_see_are_refused(tmp_path: Path, folder: str) -> None:
+    environ = {"ASR_STORE": str(tmp_path), "ASR_STORE_POINTERS": folder.format(store=tmp_path)}
+    for read in (
+        lambda: settings.load(environ=environ),
+        lambda: settings.value("ASR_STORE_POINTERS", environ),
+    ):
+        with pytest.raises(SettingError, match="host, or a folder in .*/pointers is right"):
+            read()
+
+
+def test_the_report_does_not_print_the_token() -> None:
+    token = "a-secret-of-some-length"
+    text = settings.report(settings.load({"ASR_ADMIN_TOKEN": token}, {}))
+    assert token not in text
+    with pytest.raises(SettingError, match="16 to 256 characters"):
+        settings.load({"ASR_ADMIN_TOKEN": "short"}, {})

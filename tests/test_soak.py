@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from asrsvc import settings
+from asrsvc.release.numbers import compare, compare_silence
 from asrsvc.serving.roll import Limits, Machine, Ready, Step, Wish
 from asrsvc.serving.scoreboard import Column, Numbers, Scoreboard
-from asrsvc.serving.soak import Soak, compare, compare_silence
+from asrsvc.serving.soak import Soak, thresholds
 from asrsvc.settings import Settings
 
 LIMITS = Limits(ready_seconds=60, leave_seconds=10, drain_seconds=60, soak_seconds=10, max_draining=2)
@@ -48,7 +49,7 @@ def numbers(requests: int, *, errors: int = 0, empty: int = 0, busy: int = 100, 
 def test_a_version_that_falls_behind_is_told_by_its_numbers(
     loaded: Settings, new: Numbers, old: Numbers, says: str | None
 ) -> None:
-    found = compare(new, old, loaded)
+    found = compare(new, old, thresholds(loaded))
     assert (found is None) == (says is None), found
     assert says is None or says in (found or "")
 
@@ -65,7 +66,7 @@ def test_a_version_that_falls_behind_is_told_by_its_numbers(
 def test_a_version_that_takes_and_never_answers_falls_behind(
     loaded: Settings, new: Numbers, old: Numbers, falls: bool
 ) -> None:
-    assert (compare_silence(new, old, loaded) is not None) == falls
+    assert (compare_silence(new, old, thresholds(loaded)) is not None) == falls
 
 
 def test_silence_counts_only_when_the_time_is_over(loaded: Settings) -> None:

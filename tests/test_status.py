@@ -13,7 +13,18 @@ import pytest
 
 from asrsvc.errors import StatusError
 from asrsvc.serving import status as status_file
-from asrsvc.serving.status import Counters, Master, Refused, Roll, Status, WorkerStatus, is_alive, read, write
+from asrsvc.serving.status import (
+    Counters,
+    Master,
+    Refused,
+    Roll,
+    Status,
+    VersionNumbers,
+    WorkerStatus,
+    is_alive,
+    read,
+    write,
+)
 
 TIME = "2026-11-05T10:00:00.000+00:00"
 ROLL = Roll(3, "a-01234567", "b-01234567", "soak", TIME)
@@ -21,12 +32,16 @@ FULL = Status(
     master=Master(pid=10, code="0.1.0", since=TIME, start_ticks=99, boot_id="x"),
     state="rolling",
     version="a-01234567",
-    workers=(WorkerStatus(11, "a-01234567", "ready", TIME), WorkerStatus(12, None, "loading", TIME)),
+    workers=(
+        WorkerStatus(11, "a-01234567", "ready", TIME, forced=True),
+        WorkerStatus(12, None, "loading", TIME),
+    ),
     wanted=2,
     roll=ROLL,
     problems=("`current` is broken",),
     refused=Refused(TIME, "ASR_WORKERS='x' is wrong"),
     counters=Counters(1, 2, 3),
+    numbers=(VersionNumbers("a-01234567", 9, 1, 2, 30_000, 1000, 1),),
 )
 LEAST = Status(FULL.master, "down", None, (), 2)
 
@@ -35,8 +50,8 @@ WRITTEN: dict[str, Any] = {
     "state": "rolling",
     "version": "a-01234567",
     "workers": [
-        {"pid": 11, "version": "a-01234567", "state": "ready", "since": TIME},
-        {"pid": 12, "version": None, "state": "loading", "since": TIME},
+        {"pid": 11, "version": "a-01234567", "state": "ready", "since": TIME, "forced": True},
+        {"pid": 12, "version": None, "state": "loading", "since": TIME, "forced": False},
     ],
     "wanted": 2,
     "roll": {
@@ -48,10 +63,22 @@ WRITTEN: dict[str, Any] = {
         "result": None,
         "error": None,
         "ended": None,
+        "forced": False,
     },
     "problems": ["`current` is broken"],
     "refused": {"at": TIME, "error": "ASR_WORKERS='x' is wrong"},
     "counters": {"restarts": 1, "killed_draining": 2, "lost_requests": 3},
+    "numbers": [
+        {
+            "version": "a-01234567",
+            "requests": 9,
+            "errors": 1,
+            "empty": 2,
+            "audio_ms": 30_000,
+            "busy_ms": 1000,
+            "deaths": 1,
+        }
+    ],
 }
 
 
@@ -86,6 +113,12 @@ def test_a_roll_is_under_way_until_it_has_ended() -> None:
 def test_keys_of_a_newer_master_are_no_fault(path: Path) -> None:
     path.write_text(json.dumps({**WRITTEN, "new": 1, "counters": {**WRITTEN["counters"], "new": 1}}))
     assert read(path) == FULL
+
+
+def test_an_older_master_says_less(path: Path) -> None:
+    older = {key: value for key, value in WRITTEN.items() if key != "numbers"}
+    path.write_text(json.dumps(older))
+    assert read(path) == replace(FULL, numbers=())
 
 
 def broken(**changes: Any) -> dict[str, Any]:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import time
+from contextlib import suppress
 from glob import escape
 from pathlib import Path
 from typing import Final
@@ -17,6 +19,7 @@ from asrsvc.errors import StoreError, StoreFull
 
 # What a killed writer left; a younger one may belong to a writer at work.
 _LEFT_OVER_SECONDS: Final = 60.0
+_TEMPORARY: Final = re.compile(r"\..+-[0-9a-f]{8}")
 
 
 def write_file(target: Path, content: bytes) -> None:
@@ -121,6 +124,18 @@ def disk_error(what: str, error: OSError) -> StoreError:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return StoreFull(f"{what}: {error.strerror}")
     return StoreError(f"{what}: {error.strerror or error}")
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporaries that killed writers left in a folder, if they are old enough to be that."""
+    try:
+        names = [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name)]
+    except OSError:
+        return  # it is not there, or cannot be read
+    for path in names:
+        with suppress(OSError):
+            if time.time() - path.lstat().st_mtime > _LEFT_OVER_SECONDS:
+                path.unlink()
 
 
 def _beside(path: Path) -> Path:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from asrsvc.errors import BadArgument, DownloadFailed, SourceError, StartError, StoreFull
+from asrsvc.errors import BadArgument, DownloadFailed, PackageMissing, SourceError, StoreFull, StoreLocked
 from asrsvc.release import pinned
 from asrsvc.release.archive import unpack
 from asrsvc.release.files import disk_error
@@ -70,12 +70,12 @@ def pull(
         DownloadFailed: a hub fails; what has arrived is kept for the next pull of this source.
         StoreFull: there is no space; what has arrived is kept too.
         StoreError: the store is locked, or its disk refuses.
-        StartError: the package that downloads need is not installed.
+        PackageMissing: the package that downloads need is not installed.
     """
     found = parse(source)
     wish = check_name(suggested_name(found) or "model" if name is None else name)
     job = Job(store, wish, _digests(sha256), endpoints, limits, progress)
-    kept_after = (DownloadFailed, StoreFull, KeyboardInterrupt)
+    kept_after = (DownloadFailed, StoreFull, StoreLocked, KeyboardInterrupt)
     key = staging_key(found, endpoints)
     with _disk(store), store.staged(key, kept_after=kept_after) as stage, _disk(store):
         obtained = _obtain(job, found, stage)
@@ -138,7 +138,7 @@ def _network() -> ModuleType:
     try:
         from asrsvc.release import repository  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise StartError(
+        raise PackageMissing(
             f"{error.name} is not installed, which downloads need: bin/serve installs it"
         ) from error
     return repository

@@ -1,10 +1,13 @@
 """What is known of each version: its trial, when it served, why it was refused.
 
     root/
-      records/<id>.json   what the tool knows: trials, forced; written under the store's lock
-      served/<id>.json    what the master knows: first and last served, refused; needs no lock
+      records/<id>.json       what the tool knows: trials, forced, withdrawn, returning; written under
+                              the store's lock
+    pointers/
+      served/<id>.json        what the master knows: first and last served, refused; needs no lock
 
-Each file has one writer, like each pointer, so neither can undo what the other has written.
+Each file has one writer, like each pointer, so neither can undo what the other has written. Hosts that
+share a store have folders of pointers of their own, and so know of themselves alone what has served.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from asrsvc.errors import StoreError
-from asrsvc.release.files import make_folder, write_file
+from asrsvc.release.files import disk_error, make_folder, write_file
 
 _LONGEST_REASON: Final = 2000
 """characters; the whole of it is in the log"""
@@ -53,6 +56,10 @@ class Record:
     """its last trials in short, the newest last"""
     forced: bool = False
     """whether a worker leaves out the comparison of text and speed"""
+    withdrawn: Refusal | None = None
+    """why it was taken back after it had begun to serve"""
+    returning: bool = False
+    """whether a rollback asks for it: it has served, so it is not compared with what it replaces"""
 
     @property
     def vouched(self) -> bool:
@@ -67,8 +74,9 @@ class Record:
 
     @property
     def fallen(self) -> bool:
-        """Whether it was refused after it had last proved itself."""
-        return self.refused is not None and self.refused.when >= self.proven
+        """Whether it was refused, or taken back, after it had last proved itself."""
+        against = (self.refused, self.withdrawn)
+        return any(refusal is not None and refusal.when >= self.proven for refusal in against)
 
     @property
     def _passed(self) -> bool:
@@ -78,9 +86,15 @@ class Record:
 class Records:
     """The records below one root folder. Reading creates nothing."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, pointers: Path | None = None) -> None:
+        """Name the folders.
+
+        Args:
+            root: of the store.
+            pointers: of this host; the root by default.
+        """
         self._tool = root / "records"
-        self._master = root / "served"
+        self._master = (pointers or root) / "served"
 
     def read(self, version_id: str) -> Record:
         """What is known of a version; an empty record if nothing is.
@@ -93,6 +107,10 @@ class Records:
             _load(_place(self._tool, version_id)),
             _load(_place(self._master, version_id)),
         )
+
+    def known(self) -> list[str]:
+        """Ids of the versions that the master has noted something of, in order."""
+        return sorted(path.stem for path in self._master.glob("*.json") if not path.name.startswith("."))
 
     def note_served(self, version_id: str) -> None:
         """Say that a roll to this version has succeeded; for the master."""
@@ -128,10 +146,29 @@ class Records:
 
     def note_forced(self, version_id: str, *, forced: bool) -> None:
         """Say whether the comparison of text and speed is left out; for the holder of the lock."""
+        self._note(version_id, "forced", forced or None)
+
+    def note_returning(self, version_id: str, *, returning: bool) -> None:
+        """Say whether a rollback asks for it; for the holder of the lock."""
+        self._note(version_id, "returning", returning or None)
+
+    def note_withdrawn(self, version_id: str, reason: str | None) -> None:
+        """Say why it was taken back after it had begun to serve; for the holder of the lock.
+
+        Args:
+            version_id: which version.
+            reason: what was wrong; None: nothing any more.
+        """
+        refusal = None if reason is None else {"when": _now(), "reason": reason[:_LONGEST_REASON]}
+        self._note(version_id, "withdrawn", refusal)
+
+    def _note(self, version_id: str, key: str, value: Any) -> None:
+        """Keep one thing, if it is news; None: it does not hold."""
         path = _place(self._tool, version_id)
         known = _load(path)
-        if bool(known.get("forced")) != forced:
-            _save(path, {**known, "forced": forced})
+        if (known.get(key) or None) != value:
+            rest = {name: known[name] for name in known if name != key}
+            _save(path, rest if value is None else {**rest, key: value})
 
 
 def _now() -> str:
@@ -162,6 +199,8 @@ def _load(path: Path) -> dict[str, Any]:
         "trial": dict,
         "trials": list,
         "forced": bool,
+        "withdrawn": dict,
+        "returning": bool,
     }
     for key, kind in kinds.items():
         if found.get(key) is not None and not isinstance(found[key], kind):
@@ -178,17 +217,22 @@ def _save(path: Path, content: Mapping[str, Any]) -> None:
         make_folder(path.parent)
         write_file(path, json.dumps(content, ensure_ascii=False, indent=2).encode() + b"\n")
     except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error.strerror}") from error
+        raise disk_error(f"{path} cannot be written", error) from error
 
 
 def _record(version_id: str, tool: Mapping[str, Any], master: Mapping[str, Any]) -> Record:
-    refused = master.get("refused")
     return Record(
         id=version_id,
         first_served=master.get("first_served"),
         last_served=master.get("last_served"),
-        refused=Refusal(str(refused.get("when", "")), str(refused.get("reason", ""))) if refused else None,
+        refused=_refusal(master.get("refused")),
         trial=tool.get("trial"),
         trials=tuple(found for found in tool.get("trials") or () if isinstance(found, dict)),
         forced=tool.get("forced") is True,
+        withdrawn=_refusal(tool.get("withdrawn")),
+        returning=tool.get("returning") is True,
     )
+
+
+def _refusal(found: Mapping[str, Any] | None) -> Refusal | None:
+    return Refusal(str(found.get("when", "")), str(found.get("reason", ""))) if found else None

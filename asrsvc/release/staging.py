@@ -97,7 +97,11 @@ def keep_only(folder: Path, names: Collection[str]) -> None:
 
 
 def sweep(staging: Path) -> None:
-    """Remove what processes that have ended left behind; for the holder of the store's lock."""
+    """Remove what processes that have ended left behind; for the holder of the store's lock.
+
+    Raises:
+        OSError: the disk refuses.
+    """
     _sweep(staging, None)
 
 

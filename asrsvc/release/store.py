@@ -8,6 +8,9 @@
 A pointer is replaced by a rename, so a reader needs no lock, and a power cut leaves the old one or
 the new one. The master never takes the lock: it must not wait for an operator. People move
 `current` by hand as well: then it is a wish, until it has served.
+
+Hosts that share a store have their pointers below root/pointers/, a folder each: there every host sees
+what the others need.
 """
 
 from __future__ import annotations
@@ -15,18 +18,21 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from asrsvc.errors import StoreError
-from asrsvc.release.files import remove_link, sync_folder, write_link
+from asrsvc.release.files import disk_error, make_folder, remove_link, sweep, write_link
 from asrsvc.release.manifest import REQUIRED_FILES
 from asrsvc.release.records import Record, Records
 from asrsvc.release.versions import Version, Versions, check_digests, check_files
 
-__all__ = ["REQUIRED_FILES", "Candidates", "Pointer", "Store", "Version", "ensure_embedded"]
+__all__ = ["POINTERS", "REQUIRED_FILES", "Candidates", "Pointer", "Store", "Version", "ensure_embedded"]
 
 Pointer: TypeAlias = Literal["next", "current", "previous"]
+POINTERS: Final[tuple[Pointer, ...]] = get_args(Pointer)
 
+_SHARED: Final = "pointers"
+"""folder in a store that several hosts share: a folder of pointers for each"""
 _MEND: Final = "let it point to versions/<id>, or remove it"
 _EMBEDDED: Final = Path(__file__).resolve().parent.parent / "models"
 
@@ -44,9 +50,18 @@ class Candidates:
 class Store(Versions):
     """The versions under one root folder, their pointers and their records."""
 
-    def __init__(self, root: Path, *, lock_timeout: float = 60.0) -> None:
-        super().__init__(root, lock_timeout=lock_timeout)
-        self.records = Records(root)
+    def __init__(self, root: Path, *, pointers: Path | None = None, **options: Any) -> None:
+        """Name the folders; nothing is made before something is written.
+
+        Args:
+            root: of the store.
+            pointers: of this host; the root by default.
+            options: as for `Versions`.
+        """
+        super().__init__(root, **options)
+        self.pointers = pointers or root
+        """folder of this host's pointers"""
+        self.records = Records(root, self.pointers)
 
     def record(self, version_id: str) -> Record:
         """What is known of a version.
@@ -58,13 +73,33 @@ class Store(Versions):
 
     # Pointers.
 
+    def named(self) -> dict[str, list[str]]:
+        """What is pointed to, by any host: version id → pointers, as `current` or `asr-1/current`.
+
+        Raises:
+            StoreError: a folder cannot be read.
+        """
+        found: dict[str, list[str]] = {}
+        shared = self.root / _SHARED
+        try:
+            others = (path for path in sorted(shared.glob("*")) if path.is_dir())
+            for folder in dict.fromkeys([self.pointers, self.root, *others]):
+                for name in POINTERS:
+                    link = folder / name
+                    if link.is_symlink():
+                        shown = name if folder == self.pointers else f"{folder.name}/{name}"
+                        found.setdefault(link.readlink().name, []).append(shown)
+        except OSError as error:
+            raise StoreError(f"the pointers in {self.root} cannot be read: {error}") from error
+        return found
+
     def pointer(self, name: Pointer) -> Version | None:
         """The version that a pointer names; None while there is no such pointer.
 
         Raises:
             StoreError: the pointer leads nowhere, or to something that is not a whole version.
         """
-        path = self.root / name
+        path = self.pointers / name
         try:
             target = path.readlink()
         except FileNotFoundError:
@@ -101,23 +136,21 @@ class Store(Versions):
     def clear_next(self) -> bool:
         """Take the wish back, whatever it names; for the tool. Whether there was one.
 
+        It needs no lock, so that minds can change while its holder waits for a roll. A wish that comes
+        meanwhile stays.
+
         Raises:
-            StoreError: `next` is no pointer, the lock is held, or the disk refuses.
+            StoreError: `next` is no pointer, or the disk refuses.
         """
-        path = self.root / "next"
-        if not os.path.lexists(path):
+        path = self.pointers / "next"
+        try:
+            return remove_link(path, path.readlink())
+        except FileNotFoundError:
             return False
-        with self.lock():
-            try:
-                if path.exists() and not path.is_symlink():
-                    raise StoreError(f"{path} must be a symbolic link: move it away")
-                path.unlink()
-                sync_folder(self.root)
-            except FileNotFoundError:
-                return False
-            except OSError as error:
-                raise StoreError(f"{path} cannot be removed: {error.strerror}") from error
-        return True
+        except OSError as error:
+            if path.exists() and not path.is_symlink():
+                raise StoreError(f"{path} must be a symbolic link: move it away") from error
+            raise disk_error(f"{path} cannot be removed", error) from error
 
     def set_current(self, version: Version) -> None:
         """Let `current` name a version of this store; for a start that finds none.
@@ -152,6 +185,9 @@ class Store(Versions):
                 before = self.version(settled)
             except StoreError:
                 before = None  # removed meanwhile: `previous` may as well stay
+        if before is not None and before != version and self.record(before.id).withdrawn is not None:
+            # What was taken back is nothing to go back to.
+            before = next((other for other in self._others() if other != version), None)
         if before is not None and before != version and _or_none(self, "previous") != before:
             self._point("previous", before)
         if current != version:
@@ -164,7 +200,7 @@ class Store(Versions):
         Raises:
             StoreError: the disk refuses.
         """
-        path = self.root / "next"
+        path = self.pointers / "next"
         if _or_none(self, "next") != version:
             return False
         try:
@@ -172,7 +208,7 @@ class Store(Versions):
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise StoreError(f"{path} cannot be removed: {error.strerror}") from error
+            raise disk_error(f"{path} cannot be removed", error) from error
 
     def restore_current(self, version: Version) -> None:
         """Put `current` back after a wish made by moving it has failed, or where it was broken.
@@ -195,7 +231,7 @@ class Store(Versions):
         problems: list[str] = []
         names: tuple[Pointer, ...] = ("current", "previous")
         for name in names:
-            path = self.root / name
+            path = self.pointers / name
             try:
                 version = self.pointer(name)
                 if version is None:
@@ -229,6 +265,26 @@ class Store(Versions):
             return current
         return self.version(settled)
 
+    def former(self, serving: str | None) -> Version | None:
+        """What a rollback goes back to: `previous`, else what has proved itself last.
+
+        Args:
+            serving: id of the version that serves now.
+
+        Raises:
+            StoreError: a record is damaged.
+        """
+        previous = _or_none(self, "previous")
+        if previous is not None and previous.id != serving and not self.record(previous.id).withdrawn:
+            return previous
+        others = (version for version in self._others() if version.id != serving)
+        return next((v for v in others if self.record(v.id).last_served is not None), None)
+
+    def _clean_up(self) -> None:
+        super()._clean_up()
+        for folder in (self.pointers, self.root / "records"):
+            sweep(folder)
+
     def _others(self) -> list[Version]:
         proven = []
         for version in _listed(self):
@@ -242,16 +298,18 @@ class Store(Versions):
         return [version for _, version in sorted(proven, key=lambda pair: pair[0], reverse=True)]
 
     def _point(self, name: Pointer, version: Version) -> None:
-        path = self.root / name
+        path = self.pointers / name
         if version.path != self._versions / version.id:
             raise StoreError(f"{version.path} is not a version of {self.root}")
         check_files(version.path)
         if os.path.lexists(path) and not path.is_symlink():
             raise StoreError(f"{path} must be a symbolic link to versions/<id>: move it away")
         try:
-            write_link(path, Path("versions", version.id))
+            make_folder(self.pointers)
+            # Relative: a store may be moved, and hosts may see it under other names.
+            write_link(path, Path(os.path.relpath(version.path, self.pointers)))
         except OSError as error:
-            raise StoreError(f"{path} cannot be replaced: {error}") from error
+            raise disk_error(f"{path} cannot be replaced", error) from error
 
 
 def ensure_embedded(store: Store) -> Version:
@@ -260,9 +318,9 @@ def ensure_embedded(store: Store) -> Version:
     Raises:
         StoreError: the store is damaged or cannot be written.
     """
-    if not os.path.lexists(store.root / "current"):
+    if not os.path.lexists(store.pointers / "current"):
         with store.lock():
-            if not os.path.lexists(store.root / "current"):  # locked, then looked again
+            if not os.path.lexists(store.pointers / "current"):  # locked, then looked again
                 found = store.candidates().versions
                 store.set_current(found[0] if found else _add_embedded(store))
     found = store.candidates().versions

@@ -10,10 +10,8 @@ A version gets its name by a rename when all of its bytes are on disk, so a read
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from asrsvc.errors import StoreError, UnknownVersion, VersionDamaged
-from asrsvc.release.files import disk_error, give_to_owner, make_folder, sync_folder
+from asrsvc.release import lock as locking
+from asrsvc.release.files import disk_error, give_to_owner, make_folder, sweep, sync_folder
 from asrsvc.release.manifest import (
     COMPANION_FILES,
     MANIFEST_FILE,
@@ -40,7 +39,8 @@ from asrsvc.release.manifest import (
 from asrsvc.release.staging import Stage, claim
 from asrsvc.release.writing import copy_file, write_new
 
-_LOCK_POLL_SECONDS: Final = 0.05
+_LONGEST_ID: Final = 255
+"""bytes of a name in a folder"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +59,32 @@ class Versions:
     Reading creates nothing and takes no lock. One instance belongs to one thread.
     """
 
-    def __init__(self, root: Path, *, lock_timeout: float = 60.0) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        lock_timeout: float = 60.0,
+        actor: locking.Actor | None = None,
+        command: str = "",
+        waiting: locking.Waiting = lambda _holder: None,
+    ) -> None:
+        """Name the folder; nothing is made before something is written.
+
+        Args:
+            root: of the store.
+            lock_timeout: seconds to wait for another holder of the lock.
+            actor: who changes it, as the lock and the history say; this process by default.
+            command: what the lock is taken for.
+            waiting: told once who is waited for.
+        """
         self.root = root
+        self.actor = actor if actor is not None else locking.myself()
+        self.command = command
         self._versions = root / "versions"
         self._staging = root / "staging"
         self._lock_timeout = lock_timeout
         self._lock_depth = 0
+        self._waiting = waiting
 
     def versions(self) -> list[Version]:
         """Every version, ordered by id."""
@@ -94,8 +114,9 @@ class Versions:
             UnknownVersion: there is none.
         """
         version = Version(version_id, self._versions / version_id)
-        if "\0" in version_id or version.path.parent != self._versions or not version_id.strip("."):
-            raise UnknownVersion(f"{version_id!r} is no version id")
+        long = len(version_id.encode(errors="replace")) > _LONGEST_ID
+        if version.path.parent != self._versions or not version_id.strip(".") or "\0" in version_id or long:
+            raise UnknownVersion(f"{version_id[:100]!r} is no version id")
         if not version.path.is_dir():
             raise UnknownVersion(f"{version.path} is not there")
         return version
@@ -183,7 +204,8 @@ class Versions:
             timeout: seconds to wait for another holder.
 
         Raises:
-            StoreError: somebody else held it all the time.
+            StoreLocked: somebody else held it all the time; says who.
+            StoreError: the store cannot be written.
         """
         if self._lock_depth:
             self._lock_depth += 1
@@ -198,17 +220,24 @@ class Versions:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             give_to_owner(path)
         except OSError as error:
-            raise StoreError(f"{path} cannot be opened: {error.strerror}") from error
+            raise disk_error(f"{path} cannot be opened", error) from error
         try:
-            _flock(descriptor, path, self._lock_timeout if timeout is None else timeout)
-            _sign(descriptor)
+            wait = self._lock_timeout if timeout is None else timeout
+            locking.acquire(descriptor, path, wait, self._waiting)
+            locking.sign(descriptor, self.actor, self.command)
             self._lock_depth = 1
             try:
+                self._clean_up()
                 yield
             finally:
                 self._lock_depth = 0
+                locking.clear(descriptor)
         finally:
             os.close(descriptor)  # releases the lock
+
+    def _clean_up(self) -> None:
+        """Remove what a killed command left; for the holder of the lock."""
+        sweep(self.root)
 
     def _release(self, stage: Stage, *, keep: bool) -> None:
         try:
@@ -278,29 +307,3 @@ def _check_same(version: Version, files: Mapping[str, FileRecord]) -> None:
         raise StoreError(f"{version.path} holds other files of that name: choose another name")
     check_files(version.path)
     check_digests(version.path)
-
-
-def _sign(descriptor: int) -> None:
-    """Say in the lock who holds it."""
-    try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    except OSError:
-        pass  # a full disk; the lock is held all the same
-
-
-def _flock(descriptor: int, path: Path, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            raise StoreError(f"{path} cannot be locked: {error.strerror}") from error
-        else:
-            return
-        if time.monotonic() >= deadline:
-            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-            raise StoreError(f"{path} is held by process {holder}; waited {timeout:g} s for it")
-        time.sleep(_LOCK_POLL_SECONDS)

@@ -61,6 +61,7 @@ from asrsvc.serving.roll import (
 )
 from asrsvc.serving.scoreboard import Column, Scoreboard
 from asrsvc.serving.soak import Soak
+from asrsvc.serving.tally import Tally
 from asrsvc.settings import SettingError, Settings
 
 LEAVE_SECONDS: Final = 15.0
@@ -68,6 +69,8 @@ LEAVE_SECONDS: Final = 15.0
 _TICK_SECONDS: Final = 1.0
 _STOP_LOOK_SECONDS: Final = 0.05
 _QUICK_SECONDS: Final = 2.0
+_NUMBERS_SECONDS: Final = 1.0
+"""how old the numbers in the status file may be"""
 
 
 class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
@@ -93,8 +96,11 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._late: list[Event] = []
         self._told_ready = False
         self._stopping = False
-        self._store = Store(self._settings.store)
+        self._store = Store(self._settings.store, pointers=self._settings.store_pointers)
         self._ledger = Ledger(self._store)
+        self._tally = Tally()
+        self._numbers: tuple[status.VersionNumbers, ...] = ()
+        self._numbers_at = 0.0
         self._machine: Machine | None = None
         self._inherited = inheritance()
         self._environ = settings.environment({})
@@ -263,17 +269,19 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def _spawn(self, action: Spawn) -> None:
         version: Version | None = None
-        forced = False
+        forced = returning = False
         try:
             if action.version is not None:
                 version = self._store.version(action.version)
+                record = self._store.record(version.id)
                 # A forced version that served must come back after a restart too.
-                forced = self._store.record(version.id).forced
+                forced, returning = record.forced, record.returning
             reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         except (OSError, StoreError) as error:
             self._handle_later(Gone(time.monotonic(), action.worker, str(error)))
             return
         member = Member(action.worker, action.version, reader)
+        member.forced = forced or not action.tried
         row = self._scoreboard.row(action.worker)
         row.clear()
         base = self._machine.base if self._machine is not None else None
@@ -282,7 +290,8 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             version=action.version,
             path=version.path if version is not None else None,
             tried=action.tried and not forced,
-            reference_cost=self._members.cheapest(base) if base != action.version else None,
+            # What it is to replace in a rollback may be quick because it does nothing.
+            reference_cost=self._members.cheapest(base) if base != action.version and not returning else None,
             problems=self._problems,
             settings=self._settings,
             lanes=self._lanes,
@@ -392,13 +401,14 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 how,
                 extra={"version": member.version, "lost_requests": in_hand, "error": member.error},
             )
+        known = self._machine.workers.get(member.number) if self._machine is not None else None
+        died = not self._stopping and known is not None and known.state is WorkerState.READY
+        self._tally.bury(member.version, self._scoreboard.row(member.number).numbers(), died=died)
         if self._stopping or self._machine is None:
             return
-        known = self._machine.workers.get(member.number)
         if self.master_pid and known is not None and known.state is WorkerState.LOADING:
             raise HaltServer(f"this new master cannot start its workers: {error}", 1)
-        if known is not None and known.state is WorkerState.READY:
-            self._counters["restarts"] += 1
+        self._counters["restarts"] += died
         self._handle(Gone(time.monotonic(), member.number, error))
 
     # Signals.
@@ -413,7 +423,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             wish = self._store.wish(self._machine.base)
             if wish is None:
                 raise StoreError(f"{self._store.root} holds no version to serve")
-            forced = self._store.record(wish.id).forced
+            record = self._store.record(wish.id)
         except AsrError as error:
             self._refuse("SIGHUP", error.message)
             return
@@ -440,7 +450,10 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.num_workers = loaded.worker_count()
         if self.num_workers != self._machine.wanted:
             self._handle(Scale(now, self.num_workers))
-        self._handle(Wish(now, None if called_off else wish.id, tried=not forced))
+        if record.forced:
+            self.log.warning("%s is forced: its text and speed are not compared", wish.id)
+        version = None if called_off else wish.id
+        self._handle(Wish(now, version, tried=not record.forced, soaks=not record.returning))
 
     def _reload_settings(self) -> Settings:
         """Check the settings, then let gunicorn read its configuration again.
@@ -629,6 +642,8 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 problems=self._problems,
                 refused=self._refused,
                 counters=status.Counters(**self._counters),
+                forced=frozenset(member.number for member in self._members if member.forced),
+                numbers=self._count_up(),
             ),
         )
         if found == self._written:
@@ -638,6 +653,14 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._written = found
         except AsrError as error:
             self.log.error("%s", error.message)
+
+    def _count_up(self) -> tuple[status.VersionNumbers, ...]:
+        """The numbers by version; counted anew once a second, since each change is written to disk."""
+        if time.monotonic() >= self._numbers_at + _NUMBERS_SECONDS:
+            self._numbers_at = time.monotonic()
+            rows = ((m.version, self._scoreboard.row(m.number).numbers()) for m in self._members)
+            self._numbers = self._tally.sums(rows)
+        return self._numbers
 
     def _first_serves(self, machine: Machine) -> None:
         """The start has succeeded: note what serves; a wish found on disk is rolled to now."""

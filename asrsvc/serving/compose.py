@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp
 
-from asrsvc.errors import AsrError
+from asrsvc.errors import AsrError, NotFound, StoreError
+from asrsvc.release.catalogue import catalogue
+from asrsvc.release.store import Store
 from asrsvc.release.versions import check_digests
+from asrsvc.serving import status
 from asrsvc.serving.accept import Head
 from asrsvc.serving.lanes import LaneName
+from asrsvc.serving.operations import Operation, Operations
 from asrsvc.serving.warmup import check, expected
 from asrsvc.settings import Settings
 from asrsvc.speech.batch import Batcher
@@ -22,6 +27,7 @@ from asrsvc.speech.model import Model
 from asrsvc.speech.sample import Heard, engine_key, hear
 from asrsvc.speech.segment import Segmenter
 from asrsvc.speech.transcribe import Transcriber
+from asrsvc.web.admin import Admin
 from asrsvc.web.app import ENGINE_PATHS, Observe, create_apology, create_app
 from asrsvc.web.upload import check_head, declared_length
 
@@ -88,12 +94,50 @@ def load_app(
     settings: Settings, transcriber: Transcriber, observe: Observe, problems: tuple[str, ...]
 ) -> ASGIApp:
     """The application around a loaded transcriber."""
-    return create_app(settings, transcriber, threads=MOST_REQUESTS, observe=observe, problems=problems)
+    return create_app(
+        settings,
+        transcriber,
+        threads=MOST_REQUESTS,
+        observe=observe,
+        problems=problems,
+        admin=_admin(settings),
+    )
 
 
-def load_apology(reason: str) -> ASGIApp:
+def load_apology(settings: Settings, reason: str) -> ASGIApp:
     """The application of a worker without a model."""
-    return create_apology(reason)
+    return create_apology(reason, _admin(settings))
+
+
+def _admin(settings: Settings) -> Admin:
+    return Admin(_Hands(settings), settings.admin_token)
+
+
+class _Hands:
+    """What `/admin` does: the operator's tool in a process of its own, and files that are read."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._store = Store(settings.store, pointers=settings.store_pointers)
+        self._operations = Operations(settings.runtime_dir)
+        self._status = settings.runtime_dir / status.FILE_NAME
+
+    def begin(self, command: Sequence[str], on_behalf_of: str) -> Operation:
+        return self._operations.start(command, on_behalf_of)
+
+    def operation(self, key: str) -> Operation:
+        return self._operations.read(key)
+
+    def check_version(self, version: str) -> None:
+        try:
+            self._store.version(version)
+        except StoreError as error:
+            raise NotFound(error.message, param="version", code="unknown_version") from None
+
+    def models(self) -> dict[str, Any]:
+        return {"serving": status.read(self._status).version, "models": catalogue(self._store)}
+
+    def status(self) -> dict[str, Any]:
+        return status.to_json(status.read(self._status))
 
 
 class Router:

@@ -23,6 +23,8 @@ class Member:
         """why it failed, in its own words or the master's"""
         self.cost: float | None = None
         """CPU seconds of its engine for a second of sound"""
+        self.forced = False
+        """whether the comparison of text and speed was left out"""
         self._heard = b""
 
     def lines(self) -> Iterator[Line]:

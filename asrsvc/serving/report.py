@@ -20,6 +20,9 @@ class Known:
     problems: tuple[str, ...]
     refused: status.Refused | None
     counters: status.Counters
+    forced: frozenset[int] = frozenset()
+    """numbers of the workers whose text and speed were not compared"""
+    numbers: tuple[status.VersionNumbers, ...] = ()
 
 
 def build(machine: Machine, known: Known) -> status.Status:
@@ -34,6 +37,7 @@ def build(machine: Machine, known: Known) -> status.Status:
                 version=worker.version,
                 state=_public_state(worker.state),
                 since=status.at(worker.since),
+                forced=worker.number in known.forced,
             )
             for worker in machine.workers.values()
             if worker.number in known.pids
@@ -43,6 +47,7 @@ def build(machine: Machine, known: Known) -> status.Status:
         problems=known.problems,
         refused=known.refused,
         counters=known.counters,
+        numbers=known.numbers,
     )
 
 
@@ -69,6 +74,7 @@ def _roll(machine: Machine) -> status.Roll | None:
         result=None if roll.result is None else roll.result.value,
         error=roll.error,
         ended=None if roll.ended is None else status.at(roll.ended),
+        forced=not roll.tried,
     )
 
 

@@ -178,7 +178,8 @@ class Machine:
                 self._enter(worker, WorkerState.READY, event.at)
                 roll = self._active
                 if roll is not None and roll.step is Step.FIRST and self._is_new(worker):
-                    roll.step, roll.step_since = Step.SOAK, event.at
+                    roll.step = Step.SOAK if roll.soaks else Step.REPLACE
+                    roll.step_since = event.at
                 if worker.version == self.base:
                     self._unloadable = 0
             case Worn() if worker.state is WorkerState.READY:
@@ -363,7 +364,9 @@ class Machine:
         wish, self.pending = self.pending, None
         if wish is not None and wish.version is not None:
             number = self.roll.id + 1 if self.roll is not None else 1
-            self.roll = Roll(number, self.base, wish.version, wish.tried, at, Step.FIRST, at)
+            self.roll = Roll(
+                number, self.base, wish.version, wish.tried, at, Step.FIRST, at, soaks=wish.soaks
+            )
 
     def _undo(self, at: float, result: Result, error: str) -> None:
         roll = self._active

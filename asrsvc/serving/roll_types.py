@@ -63,6 +63,8 @@ class Wish:
     version: str | None
     tried: bool = True
     """False skips what compares the new version with what it should say"""
+    soaks: bool = True
+    """False skips the soak: it has served well before, and what serves now may be what is wrong"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,3 +195,4 @@ class Roll:
     result: Result | None = None
     error: str | None = None
     ended: float | None = None
+    soaks: bool = True

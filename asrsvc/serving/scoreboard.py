@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import mmap
 import os
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
+
+from asrsvc.release.numbers import NOTHING, Numbers
+
+__all__ = ["NOTHING", "ROWS", "Column", "Numbers", "Row", "Scoreboard"]
 
 ROWS: Final = 512
 """workers that can be told apart; a row is used again after so many starts"""
@@ -32,43 +35,6 @@ class Column(IntEnum):
 
 _WIDTH: Final = len(Column)
 _BYTES: Final = ROWS * _WIDTH * 8
-
-
-@dataclass(frozen=True, slots=True)
-class Numbers:
-    """One worker's row at one time."""
-
-    in_hand: int
-    requests: int
-    errors: int
-    empty: int
-    audio_ms: int
-    busy_ms: int
-
-    def since(self, before: Numbers) -> Numbers:
-        """What has been added; `in_hand` stays as it is now."""
-        return Numbers(
-            self.in_hand,
-            self.requests - before.requests,
-            self.errors - before.errors,
-            self.empty - before.empty,
-            self.audio_ms - before.audio_ms,
-            self.busy_ms - before.busy_ms,
-        )
-
-    def plus(self, other: Numbers) -> Numbers:
-        """Both together."""
-        return Numbers(
-            self.in_hand + other.in_hand,
-            self.requests + other.requests,
-            self.errors + other.errors,
-            self.empty + other.empty,
-            self.audio_ms + other.audio_ms,
-            self.busy_ms + other.busy_ms,
-        )
-
-
-NOTHING: Final = Numbers(0, 0, 0, 0, 0, 0)
 
 
 class Scoreboard:

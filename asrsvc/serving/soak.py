@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from asrsvc.release.numbers import NOTHING, Numbers, Thresholds, compare, compare_silence
 from asrsvc.serving.roll import Machine, Step, WorkerState
-from asrsvc.serving.scoreboard import NOTHING, Numbers, Scoreboard
+from asrsvc.serving.scoreboard import Scoreboard
 from asrsvc.settings import Settings
 
 
@@ -44,35 +45,19 @@ class Soak:
                 new = new.plus(added)
             else:
                 old = old.plus(added)
-        error = compare(new, old, loaded)
-        if error is None and now >= roll.step_since + machine.limits.soak_seconds:
-            error = compare_silence(new, old, loaded)
+        allowed = thresholds(loaded)
+        wrong = compare(new, old, allowed)
+        if wrong is None and now >= roll.step_since + machine.limits.soak_seconds:
+            wrong = compare_silence(new, old, allowed)
+        error = f"it falls behind in the soak: {wrong}" if wrong else None
         return error is not None or new.requests >= loaded.soak_requests, error
 
 
-def compare_silence(new: Numbers, old: Numbers, loaded: Settings) -> str | None:
-    """What is wrong if the new version has taken requests and answered none while the old one answers."""
-    if new.in_hand and not new.requests and old.requests >= loaded.soak_min_samples:
-        return (
-            f"it falls behind in the soak: it took {new.in_hand} requests and answered none, "
-            f"the old version answered {old.requests}"
-        )
-    return None
-
-
-def compare(new: Numbers, old: Numbers, loaded: Settings) -> str | None:
-    """What is wrong with the new version by its first requests; None if nothing is, or too few are known."""
-    if min(new.requests, old.requests) < loaded.soak_min_samples:
-        return None
-    for name, one, other, allowed in (
-        ("errors", new.errors, old.errors, loaded.soak_max_errors),
-        ("empty texts", new.empty, old.empty, loaded.soak_max_empty),
-    ):
-        share, before = one / new.requests, other / old.requests
-        if share > before + allowed:
-            return f"it falls behind in the soak: {share:.0%} {name} against {before:.0%} of the old version"
-    if new.audio_ms and old.audio_ms and old.busy_ms:
-        slowdown = (new.busy_ms / new.audio_ms) / (old.busy_ms / old.audio_ms)
-        if slowdown > loaded.soak_max_slowdown:
-            return f"it falls behind in the soak: {slowdown:.1f} times the engine's time of the old version"
-    return None
+def thresholds(loaded: Settings) -> Thresholds:
+    """What the settings allow."""
+    return Thresholds(
+        min_samples=loaded.soak_min_samples,
+        max_errors=loaded.soak_max_errors,
+        max_empty=loaded.soak_max_empty,
+        max_slowdown=loaded.soak_max_slowdown,
+    )

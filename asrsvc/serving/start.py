@@ -149,7 +149,7 @@ def _gunicorn() -> Path:
 
 def _first_version(loaded: Settings) -> Version:
     try:
-        return ensure_embedded(Store(loaded.store))
+        return ensure_embedded(Store(loaded.store, pointers=loaded.store_pointers))
     except StoreError as error:
         origin = loaded.origin["ASR_STORE"]
         text = f"{error.message} (the store is ASR_STORE={loaded.store}, {origin}; you can name another)"

@@ -60,6 +60,8 @@ class Roll:
     """why it did not succeed: the worker's own words"""
     ended: str | None = None
     """None: under way"""
+    forced: bool = field(default=False, metadata={"optional": True})
+    """whether the comparison of text and speed is left out"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,27 @@ class WorkerStatus:
     state: WorkerState
     since: str
     """when it came to this state"""
+    forced: bool = field(default=False, metadata={"optional": True})
+    """whether the comparison of text and speed was left out when it loaded"""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionNumbers:
+    """What the workers of one version have answered since this master started."""
+
+    version: str
+    requests: int
+    """answered by the engine"""
+    errors: int
+    """of these, with a 5xx"""
+    empty: int
+    """of these, without text"""
+    audio_ms: int
+    """recognised, milliseconds of sound"""
+    busy_ms: int
+    """spent on it in the engine, milliseconds"""
+    deaths: int
+    """of workers that were to serve"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +134,8 @@ class Status:
     """why it is degraded; sentences"""
     refused: Refused | None = None
     counters: Counters = field(default_factory=Counters)
+    numbers: tuple[VersionNumbers, ...] = field(default=(), metadata={"optional": True})
+    """up to a second old"""
 
     @property
     def rolling(self) -> bool:
@@ -136,7 +161,7 @@ def myself(code: str) -> Master:
         code: version of the code that it runs.
     """
     pid = os.getpid()
-    return Master(pid=pid, code=code, since=now(), start_ticks=_start_ticks(pid) or 0, boot_id=_boot_id())
+    return Master(pid=pid, code=code, since=now(), start_ticks=start_ticks(pid) or 0, boot_id=_boot_id())
 
 
 def is_alive(status: Status) -> bool:
@@ -144,7 +169,7 @@ def is_alive(status: Status) -> bool:
     master = status.master
     if master.boot_id and master.boot_id != _boot_id():
         return False
-    return _start_ticks(master.pid) == master.start_ticks
+    return start_ticks(master.pid) == master.start_ticks
 
 
 def write(path: Path, status: Status) -> None:
@@ -195,6 +220,13 @@ def to_json(status: Status) -> dict[str, Any]:
     return found
 
 
+def roll_to_json(roll: Roll) -> dict[str, Any]:
+    """A roll as the file holds it."""
+    found = _to_json(roll)
+    assert isinstance(found, dict)
+    return found
+
+
 def _to_json(value: Any) -> Any:
     if is_dataclass(value):
         return {_key(f): _to_json(getattr(value, f.name)) for f in fields(value)}
@@ -216,7 +248,7 @@ def _from_json(kind: Any, value: Any, where: str) -> Any:
         return _items(get_args(kind)[0], value, where)
     if is_dataclass(kind):
         return _object(kind, value, where)
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ValueError(f"{where} must be of type {kind.__name__}")
     return value
 
@@ -234,6 +266,8 @@ def _object(kind: Any, value: Any, where: str) -> Any:
     found = {}
     for attribute in fields(kind):
         key = _key(attribute)
+        if key not in value and attribute.metadata.get("optional"):
+            continue  # the master may be older than its reader
         if key not in value:
             raise ValueError(f"{where}.{key} is missing")
         found[attribute.name] = _from_json(hints[attribute.name], value[key], f"{where}.{key}")
@@ -244,7 +278,7 @@ def _key(attribute: Any) -> str:
     return str(attribute.metadata.get("key", attribute.name))
 
 
-def _start_ticks(pid: int) -> int | None:
+def start_ticks(pid: int) -> int | None:
     """When a process was started, in clock ticks since the machine was; None if it has ended."""
     try:
         # the name in brackets may hold anything, brackets and spaces too

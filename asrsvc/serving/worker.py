@@ -114,7 +114,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             from asrsvc.serving import compose  # noqa: PLC0415 - not in the master
 
             self._title("no model")
-            app = compose.load_apology(" ".join(brief.problems) or "no model can be loaded")
+            app = compose.load_apology(brief.settings, " ".join(brief.problems) or "no model can be loaded")
             return app if self._say_ready(Line("ready")) else None
         self._title(f"{brief.version} loading")
         started = time.monotonic()
@@ -294,6 +294,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         while True:
             self.notify()
             self._look_for_master()
+            if self.brief.row[Column.LEAVE] or self.brief.service[Column.STOPPING]:
+                self._told_to_leave()  # a SIGTERM from before there was a handler is lost
             self._refresh_headers()
             beats += 1
             if beats % _WEIGH_EVERY_BEATS == 0:

@@ -16,9 +16,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asrsvc.errors import AsrError, Cancelled, MethodNotAllowed, NotFound, NotReady, OverCapacity
+from asrsvc.errors import (
+    AsrError,
+    Cancelled,
+    MethodNotAllowed,
+    NotFound,
+    NotReady,
+    OverCapacity,
+    Unauthorised,
+)
 from asrsvc.settings import Settings
 from asrsvc.speech.transcribe import Transcriber
+from asrsvc.web.admin import Admin
 from asrsvc.web.answers import JsonResponse, error_response
 from asrsvc.web.ops import health, live, unhealthy
 from asrsvc.web.transcriptions import Desk
@@ -47,6 +56,7 @@ def create_app(
     threads: int,
     observe: Observe,
     problems: tuple[str, ...] = (),
+    admin: Admin | None = None,
 ) -> ASGIApp:
     """Build the application of one worker.
 
@@ -59,6 +69,7 @@ def create_app(
         threads: requests that are worked on at the same time, at most.
         observe: see `Observe`.
         problems: what is not as it should be though the service serves, for `/health`.
+        admin: the operator's endpoints, if there are any.
     """
     limits = UploadLimits(
         bytes=settings.max_upload_mb * 2**20,
@@ -73,6 +84,7 @@ def create_app(
             Route("/health/live", live, methods=["GET"]),
             Route("/health/ready", health(transcriber.model.version, problems), methods=["GET"]),
             Route("/health", health(transcriber.model.version, problems), methods=["GET"]),
+            *(admin.routes() if admin is not None else ()),
         ],
         exception_handlers={
             AsrError: _on_error,
@@ -83,11 +95,12 @@ def create_app(
     return Envelope(app, transcriber.model.version, observe)
 
 
-def create_apology(reason: str) -> ASGIApp:
+def create_apology(reason: str, admin: Admin | None = None) -> ASGIApp:
     """Build the application of a worker that has no model: it is alive, and says what is wrong.
 
     Args:
         reason: one sentence.
+        admin: the operator's endpoints: who has no model wants another.
     """
 
     async def apologise(request: Request) -> Response:
@@ -98,8 +111,15 @@ def create_apology(reason: str) -> ASGIApp:
         raise NotReady(reason)
 
     app = Starlette(
-        routes=[Route("/{path:path}", apologise, methods=[*_METHODS])],
-        exception_handlers={AsrError: _on_error, Exception: _on_unexpected},
+        routes=[
+            *(admin.routes() if admin is not None else ()),
+            Route("/{path:path}", apologise, methods=[*_METHODS]),
+        ],
+        exception_handlers={
+            AsrError: _on_error,
+            HTTPException: _on_http_exception,
+            Exception: _on_unexpected,
+        },
     )
     return Envelope(app, None, lambda _status, _note: None)
 
@@ -113,6 +133,8 @@ async def _on_error(request: Request, error: Exception) -> Response:
     request.scope["state"]["note"]["error"] = error.code
     if error.status >= 500:
         log.error("%s: %s", error.code, error.message)
+    if isinstance(error, Unauthorised):
+        return error_response(error, headers={"WWW-Authenticate": "Bearer"})
     return error_response(error)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -18,6 +19,7 @@ from typing import Any, TextIO
 
 from asrsvc import settings
 from asrsvc.release.cli.service import Service
+from asrsvc.release.lock import myself
 from asrsvc.release.store import Store
 
 
@@ -28,6 +30,8 @@ class Context:
     program: str
     """how the tool is called, as in bin/swap-model"""
     as_json: bool
+    on_behalf_of: str = ""
+    """who asks for it, where that is not the user of this process"""
     began: float = field(default_factory=time.monotonic)
 
     @cached_property
@@ -36,13 +40,21 @@ class Context:
         folder: Path = settings.value("ASR_RUNTIME_DIR")
         return Service(folder)
 
-    def store(self, *, lock_timeout: float) -> Store:
+    def store(self, *, lock_timeout: float, command: str = "") -> Store:
         """The store of ASR_STORE.
 
         Args:
             lock_timeout: seconds to wait for another change.
+            command: what it is changed for.
         """
-        return Store(settings.value("ASR_STORE"), lock_timeout=lock_timeout)
+        return Store(
+            settings.value("ASR_STORE"),
+            pointers=settings.value("ASR_STORE_POINTERS"),
+            lock_timeout=lock_timeout,
+            actor=myself(self.on_behalf_of or settings.behind_sudo()),
+            command=command,
+            waiting=lambda holder: self.progress(f"waiting for {holder}"),
+        )
 
     @property
     def seconds(self) -> float:
@@ -76,6 +88,23 @@ class Command:
     """adds the arguments that are its own"""
     interrupted: str = "what was begun goes on: {tool} status"
     """what is said after ^C; {tool} is bin/swap-model"""
+    changes: bool = False
+    """whether it holds the store's lock, and so has --no-wait"""
+
+
+def seconds(text: str) -> float:
+    """A number of seconds, for argparse.
+
+    Raises:
+        ValueError: it is none.
+    """
+    value = float(text)
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError
+    return value
+
+
+seconds.__name__ = "number of seconds"  # as argparse names it in its message
 
 
 def _print(text: str, stream: TextIO) -> None:

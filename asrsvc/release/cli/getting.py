@@ -7,18 +7,18 @@ from dataclasses import replace
 from typing import Any, Final
 
 from asrsvc import settings
-from asrsvc.errors import AsrError, BadArgument, StoreError, UnknownVersion, VersionDamaged
+from asrsvc.errors import BadArgument, UnknownVersion, VersionDamaged
+from asrsvc.release.catalogue import catalogue, describe, problems
 from asrsvc.release.cli.bar import Bar, size
 from asrsvc.release.cli.command import Command, Context
-from asrsvc.release.manifest import read_manifest
+from asrsvc.release.cli.rolling import noted
 from asrsvc.release.progress import Limits
 from asrsvc.release.pull import pull
 from asrsvc.release.sources import FORMS, Endpoints
-from asrsvc.release.store import Pointer, Store, Version
+from asrsvc.release.store import POINTERS, Store, Version
 from asrsvc.release.verify import verify
 
 _LOCK_SECONDS: Final = 60.0
-_POINTERS: Final[tuple[Pointer, ...]] = ("current", "previous", "next")
 
 
 def find_version(store: Store, text: str) -> Version:
@@ -28,10 +28,10 @@ def find_version(store: Store, text: str) -> Version:
         UnknownVersion: there is none.
         StoreError: the pointer is broken.
     """
-    if text in _POINTERS:
+    if text in POINTERS:
         version = store.pointer(text)
         if version is None:
-            raise UnknownVersion(f"{store.root / text} is not there")
+            raise UnknownVersion(f"{store.pointers / text} is not there")
         return version
     return store.find(text)
 
@@ -43,12 +43,20 @@ def endpoints() -> Endpoints:
     )
 
 
-def _pull(context: Context, options: argparse.Namespace) -> None:
-    store = context.store(lock_timeout=_LOCK_SECONDS)
-    before = {version.id for version in store.versions()}
+def get(context: Context, store: Store, options: argparse.Namespace) -> Version:
+    """Have a version in the store, with a progress bar; for every command that pulls.
+
+    Args:
+        context: of the command.
+        store: which one.
+        options: those of `add_pull_arguments`, and the time that it may take.
+
+    Raises:
+        AsrError: see `asrsvc.release.pull`.
+    """
     bar = Bar(context)
     try:
-        version = pull(
+        return pull(
             store,
             options.source,
             name=options.name,
@@ -59,7 +67,16 @@ def _pull(context: Context, options: argparse.Namespace) -> None:
         )
     finally:
         bar.clear()
-    found = _described(store, version)
+
+
+def _pull(context: Context, options: argparse.Namespace) -> None:
+    wait = 0.0 if options.no_wait else options.timeout
+    store = context.store(lock_timeout=wait, command=f"pull {options.source}")
+    before = {version.id for version in store.versions()}
+    with noted(context, "pull") as change:
+        version = get(context, store, options)
+        change.target = version.id
+    found = describe(store, version, store.named())
     new = version.id not in before
     seconds = round(context.seconds, 1)
     text = f"is in the store ({size(found['size'])}, {seconds} s)" if new else "was in the store already"
@@ -87,70 +104,17 @@ def _verify(context: Context, options: argparse.Namespace) -> None:
     if faults:
         listed = "; ".join(str(fault) for fault in faults)
         raise VersionDamaged(f"{version.path}: {listed}", [fault.to_json() for fault in faults])
-    found = _described(store, version)
+    found = describe(store, version, store.named())
     text = f"{version.id}: {len(found['files'])} files, {size(found['size'])}, all as they were stored"
     context.result(text, {**found, "faults": []})
 
 
 def _list(context: Context, _: argparse.Namespace) -> None:
     store = context.store(lock_timeout=0)
-    pointers, problems = _pointers(store)
-    rows = []
-    for version in store.versions():
-        found = _described(store, version)
-        found["pointers"] = [name for name, version_id in pointers.items() if version_id == version.id]
-        rows.append(found)
+    rows, wrong = catalogue(store), problems(store)
     lines = _table(rows) if rows else [f"{store.root} holds no version"]
-    lines += [f"problem: {problem}" for problem in problems]
-    context.result("\n".join(lines), {"versions": rows, "problems": problems})
-
-
-def _pointers(store: Store) -> tuple[dict[str, str], list[str]]:
-    found: dict[str, str] = {}
-    problems: list[str] = []
-    for name in _POINTERS:
-        try:
-            version = store.pointer(name)
-        except StoreError as error:
-            problems.append(error.message)
-        else:
-            if version is not None:
-                found[name] = version.id
-    return found, problems
-
-
-def _described(store: Store, version: Version) -> dict[str, Any]:
-    """What is known of a version; `problem` says what could not be read."""
-    found: dict[str, Any] = {
-        "version": version.id,
-        "path": str(version.path),
-        "size": None,
-        "files": {},
-        "source": None,
-        "revision": None,
-        "created": None,
-        "trial": None,
-        "first_served": None,
-        "last_served": None,
-        "refused": None,
-        "problem": None,
-    }
-    try:
-        store.version(version.id)
-        manifest = read_manifest(version.path)
-        if manifest is not None:
-            files = {name: {"size": r.size, "sha256": r.sha256} for name, r in manifest.files.items()}
-            found |= {"files": files, "created": manifest.created or None}
-            found |= {"source": manifest.origin.source, "revision": manifest.origin.revision}
-        found["size"] = sum(path.stat().st_size for path in version.path.iterdir())
-        record = store.record(version.id)
-        trial = dict(record.trial) if record.trial is not None else None
-        found |= {"trial": trial, "first_served": record.first_served, "last_served": record.last_served}
-        if record.refused is not None:
-            found["refused"] = {"when": record.refused.when, "reason": record.refused.reason}
-    except (AsrError, OSError) as error:
-        found["problem"] = str(error)
-    return found
+    lines += [f"problem: {problem}" for problem in wrong]
+    context.result("\n".join(lines), {"versions": rows, "problems": wrong})
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
@@ -178,7 +142,8 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _pull_arguments(parser: argparse.ArgumentParser) -> None:
+def add_pull_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of a pull, for every command that pulls."""
     parser.add_argument("source", metavar="SOURCE", help=FORMS)
     parser.add_argument(
         "--name",
@@ -194,7 +159,8 @@ def _pull_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _verify_arguments(parser: argparse.ArgumentParser) -> None:
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """The argument that `find_version` takes."""
     parser.add_argument("version", metavar="VERSION", help="an id, or current, previous, next")
 
 
@@ -205,14 +171,15 @@ COMMANDS: Final = (
         "get a model into the store, whole and checked, as a version that nobody serves yet",
         _pull,
         timeout=7200,
-        arguments=_pull_arguments,
+        arguments=add_pull_arguments,
+        changes=True,
         interrupted="the same again goes on where it stopped",
     ),
     Command(
         "verify",
         "compare all files of a version with the digests of the time when it was stored",
         _verify,
-        arguments=_verify_arguments,
+        arguments=add_version,
         interrupted="nothing was changed",
     ),
 )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import math
 import sys
 import traceback
 from collections.abc import Sequence
@@ -21,31 +20,45 @@ from asrsvc.errors import (
     BadArgument,
     ClipsError,
     DownloadFailed,
+    NothingToRollBack,
     NotPermitted,
     NotRunning,
+    NotTried,
+    PackageMissing,
     ReloadRefused,
     RollAborted,
     RollFailed,
     SourceError,
-    StartError,
     StatusError,
     StoreError,
     StoreFull,
+    StoreLocked,
     TrialFailed,
     TrialImpossible,
     UnknownVersion,
     VersionDamaged,
     WaitTimeout,
+    WatchFailed,
     WrongDigest,
 )
-from asrsvc.release.cli.command import Command, Context
+from asrsvc.release.cli.changing import COMMANDS as CHANGING
+from asrsvc.release.cli.command import Command, Context, seconds
+from asrsvc.release.cli.completion import COMMANDS as COMPLETION
 from asrsvc.release.cli.getting import COMMANDS as GETTING
+from asrsvc.release.cli.history import COMMANDS as HISTORY
 from asrsvc.release.cli.running import COMMANDS as RUNNING
 from asrsvc.release.cli.trying import COMMANDS as TRYING
 from asrsvc.settings import SettingError
 
 _CHECKOUT: Final = Path(__file__).resolve().parents[3]
-_COMMANDS: Final[tuple[Command, ...]] = (*RUNNING, *GETTING, *TRYING)
+_COMMANDS: Final[tuple[Command, ...]] = (
+    *CHANGING,
+    *RUNNING,
+    *GETTING,
+    *TRYING,
+    *HISTORY,
+    *COMPLETION,
+)
 _UNEXPECTED: Final = 3
 _INTERRUPTED: Final = 130
 
@@ -59,24 +72,32 @@ _NEXT_COMMANDS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (RollAborted, "{tool} status"),
     (WaitTimeout, "{tool} status, or {tool} abort"),
     (AbortTooLate, "{tool} status"),
-    (TrialFailed, "another version; or {tool} try again with a higher --max-cer or --max-slowdown"),
+    (TrialFailed, "another version; or the same again with a higher --max-cer or --max-slowdown"),
     (ClipsError, "mend the files that are named, then the same again"),
     (TrialImpossible, "{serve}, which installs what is missing, then the same again"),
+    (NotTried, "{tool} try VERSION, then the same again (or: with --force)"),
+    (WatchFailed, "{tool} status; {tool} history has the reason"),
+    (NothingToRollBack, "{tool} history; {tool} activate VERSION"),
     (NotPermitted, "the same as that user, or with sudo"),
     (BadArgument, "{tool} --help"),
     (SourceError, "name another source, or mend this one; {tool} pull --help"),
     (DownloadFailed, "the same again: it goes on where it stopped"),
     (WrongDigest, "the same again; if it stays wrong, distrust the source"),
-    (StoreFull, "make space ({tool} list shows what is stored), then the same again"),
+    (StoreFull, "make space ({tool} list shows what is stored, {tool} prune removes), then the same again"),
+    (StoreLocked, "the same again when that has ended; {tool} abort undoes a roll"),
     (UnknownVersion, "{tool} list"),
     (VersionDamaged, "pull it again under another name, or serve another version; {tool} list"),
-    (StartError, "{serve}"),
+    (PackageMissing, "{serve}"),
     (StoreError, "mend that, then the same again"),
     (Exception, "{tool} status"),
 )
 
 _EPILOG: Final = """\
-SOURCE of a pull: modelscope:org/name[@revision], hf:org/name[@revision], https://….tar.gz, or a folder.
+deploy does it all; activate and rollback switch between versions of the store. One change is made at a
+time: a second one waits for it, as long as --timeout says, or with --no-wait not at all.
+
+SOURCE of a pull or deploy: modelscope:org/name[@revision], hf:org/name[@revision], https://….tar.gz, or a
+folder. VERSION: an id of list, or one of current, previous, next.
 
 ASR_RUNTIME_DIR and ASR_STORE, in the environment or in the file that ASR_CONFIG names, say which
 service is meant: the same as for bin/serve, whose --check shows them.
@@ -89,7 +110,7 @@ exit codes:
   1    failed, for a reason that has no code of its own
   2    an unknown command or option, or an argument of no possible form
   3    an error that was not foreseen
-  5    the store of model versions is damaged, cannot be written, or is locked
+  5    the store of model versions is damaged or cannot be written
   10   no service is running, or it ended meanwhile
   11   the service refused to reload: a setting or a pointer is wrong
   12   the roll failed; the workers have gone back to the version before
@@ -102,9 +123,14 @@ exit codes:
   23   files of a version are not as they were stored
   24   no version of this id
   25   the disk of the store is full; what has arrived is kept
+  26   a package that downloads need is not installed
   30   the version did not pass its trial; its record says why
   31   the recordings to try it on are not as they must be
   32   nothing can be tried here: what a trial needs is not installed
+  40   another change is under way; who makes it, and since when, is said
+  41   the version has passed no trial for its very files, or has never served
+  43   the version served and did badly; the one before serves again
+  44   there is no version to go back to
   69   no Python from 3.11 to 3.14
   77   not permitted to this user
   78   a setting is wrong
@@ -112,13 +138,18 @@ exit codes:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code."""
+def main(arguments: Sequence[str] | None = None, *, on_behalf_of: str = "") -> int:
+    """Run one command; the exit code.
+
+    Args:
+        arguments: those of the program by default.
+        on_behalf_of: who asks for it, where that is not the user of this process.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # whatever the locale, say it
     options = _parser().parse_args(arguments)
-    context = Context(_program(), as_json=options.json)
+    context = Context(_program(), as_json=options.json, on_behalf_of=on_behalf_of)
     try:
         options.run(context, options)
     except AsrError as error:
@@ -149,34 +180,32 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parsers: dict[str, argparse.ArgumentParser] = {}
     for command in _COMMANDS:
         described = command.summary[0].upper() + command.summary[1:] + "."
         sub = commands.add_parser(
             command.name, help=command.summary, description=described, allow_abbrev=False
         )
-        sub.set_defaults(run=command.run, interrupted=command.interrupted)
+        parsers[command.name] = sub
+        sub.set_defaults(
+            run=command.run, command=command.name, parsers=parsers, interrupted=command.interrupted
+        )
         if command.arguments is not None:
             command.arguments(sub)
         sub.add_argument("--json", action="store_true", help="print the result as one JSON object")
         if command.timeout is not None:
             sub.add_argument(
                 "--timeout",
-                type=_seconds,
+                type=seconds,
                 default=command.timeout,
                 metavar="S",
                 help="seconds to wait, at most (default: %(default)s)",
             )
+        if command.changes:
+            sub.add_argument(
+                "--no-wait", action="store_true", help="fail at once if another change is under way"
+            )
     return parser
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError
-    return value
-
-
-_seconds.__name__ = "number of seconds"  # as argparse names it in its message
 
 
 def _fail(context: Context, error: Exception, message: str, code: str, exit_code: int) -> int:

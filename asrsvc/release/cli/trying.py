@@ -8,33 +8,49 @@ from pathlib import Path
 from typing import Final
 
 from asrsvc import settings
-from asrsvc.errors import NotRunning, StatusError, StoreError, TrialFailed
+from asrsvc.errors import NotRunning, StatusError, TrialFailed
 from asrsvc.release.cli.command import Command, Context
+from asrsvc.release.cli.getting import add_version, find_version
 from asrsvc.release.store import Store, Version
-from asrsvc.release.trial import TrialOptions, run_trial
+from asrsvc.release.swap import baseline_of
+from asrsvc.release.trial import Trial, TrialOptions, run_trial
 from asrsvc.release.trial.record import describe
-
-_LOCK_SECONDS: Final = 30.0
-"""the record is written in no time; whoever holds the lock may take longer"""
 
 
 def try_version(context: Context, options: argparse.Namespace) -> None:
     """Try a version; print what was found, and write it into its record."""
-    store = context.store(lock_timeout=_LOCK_SECONDS)
-    version = store.version(options.version)
-    baseline = serving_version(context, store)
-    found = run_trial(
+    store = context.store(lock_timeout=options.timeout, command=f"try {options.version}")
+    version = find_version(store, options.version)
+    found = try_out(context, store, version, _serving_version(context, store), options)
+    report = {"version": version.id, **found.to_record()}
+    if found.passed or not context.as_json:
+        context.result(describe(version.id, report), report)
+    if not found.passed:
+        raise TrialFailed(f"{version.id} failed its trial: {found.reason}", report=report)
+
+
+def try_out(
+    context: Context, store: Store, version: Version, baseline: Version | None, options: argparse.Namespace
+) -> Trial:
+    """Try a version against another; its record says how it went. For every command that tries.
+
+    Args:
+        context: of the command.
+        store: that holds both.
+        version: to be tried.
+        baseline: what it is compared with.
+        options: those of `add_limits`, and the time that it may take.
+
+    Raises:
+        AsrError: nothing can be tried.
+    """
+    return run_trial(
         store,
         version,
         baseline=baseline,
         options=trial_options(options.clips, options.max_cer, options.max_slowdown, options.timeout),
         progress=context.progress,
     )
-    report = {"version": version.id, **found.to_record()}
-    if found.passed or not context.as_json:
-        context.result(describe(version.id, report), report)
-    if not found.passed:
-        raise TrialFailed(f"{version.id} failed its trial: {found.reason}", report=report)
 
 
 def trial_options(
@@ -58,19 +74,16 @@ def trial_options(
     )
 
 
-def serving_version(context: Context, store: Store) -> Version | None:
-    """What a version is compared with: what serves, else what a start would serve."""
+def _serving_version(context: Context, store: Store) -> Version | None:
     try:
         serving = context.service.status().version
-        if serving is not None:
-            return store.version(serving)
-    except (NotRunning, StatusError, StoreError):
-        pass  # nothing serves, or it has been removed from the store
-    return next(iter(store.candidates().versions), None)
+    except (NotRunning, StatusError):
+        serving = None
+    return baseline_of(store, serving)
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
-    """The arguments of a trial's demands, for every command that tries a version."""
+    """The arguments of a trial, for every command that tries a version."""
     parser.add_argument(
         "--max-cer",
         type=_rate,
@@ -84,10 +97,6 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="CPU time against the version that serves, at most (default: 5 times)",
     )
-
-
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("version", metavar="VERSION", help="id of a version of the store")
     parser.add_argument(
         "--clips",
         type=Path,
@@ -95,6 +104,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="recordings and, beside each, NAME.txt with what is said; also in sub-folders zh, en, yue, ja,"
         " ko (default: $ASR_STORE/golden, or the clips that come with asrsvc while there are none)",
     )
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_version(parser)
     add_limits(parser)
 
 

@@ -1,0 +1,473 @@
+"""bin/swap-model's commands that change something, against a process that behaves as a master does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stores import add, point, served
+from test_swap_model import Place, failed, wait_for
+
+from asrsvc import errors
+from asrsvc.release.cli import main as cli
+from asrsvc.release.cli.completion import script
+from asrsvc.release.journal import Journal
+from asrsvc.release.store import Store, Version
+from asrsvc.release.versions import check_digests
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def place(tmp_path: Path, checkout: Path) -> Iterator[Place]:
+    found = Place(tmp_path, checkout)
+    yield found
+    for process in found.masters:
+        process.kill()
+        process.wait()
+
+
+def tried(store: Store, version: Version, *, passed: bool = True, **more: Any) -> Version:
+    trial = {"passed": passed, "reason": "as it should be", "files": check_digests(version.path), **more}
+    store.records.note_trial(version.id, trial)
+    return version
+
+
+def pointers(store: Store) -> dict[str, str | None]:
+    found = {name: store.pointer(name) for name in ("next", "current", "previous")}  # type: ignore[arg-type]
+    return {name: version.id if version else None for name, version in found.items()}
+
+
+# activate
+
+
+def test_a_version_that_has_passed_its_trial_is_activated_and_watched(place: Place) -> None:
+    place.master("succeeds")
+    tried(place.store, place.b)
+    done = place.run("activate", place.b.id, "--watch", "0.5", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["version"], result["former"], result["serves"]) == (place.b.id, place.a.id, True)
+    assert f"{place.b.id} serves; watching it for 0.5 s" in done.stderr
+    assert pointers(place.store) == {"next": None, "current": place.b.id, "previous": place.a.id}
+    (entry,) = Journal(place.store.root).entries()
+    assert (entry.command, entry.source, entry.target, entry.result) == (
+        "activate",
+        place.a.id,
+        place.b.id,
+        "succeeded",
+    )
+
+
+def edit_a_file(place: Place) -> None:
+    path = place.b.path / "tokens.json"
+    path.chmod(0o644)
+    path.write_text("other")
+
+
+def edit_file_and_manifest(place: Place) -> None:
+    edit_a_file(place)
+    manifest = place.b.path / "manifest.json"
+    content = json.loads(manifest.read_text())
+    digest = hashlib.sha256(b"other").hexdigest()
+    content["files"]["tokens.json"] = {"size": 5, "sha256": digest}
+    manifest.chmod(0o644)
+    manifest.write_text(json.dumps(content))
+
+
+def spoil_the_manifest(place: Place) -> None:
+    manifest = place.b.path / "manifest.json"
+    manifest.chmod(0o644)
+    manifest.write_text("{")
+
+
+def forget_the_trial(place: Place) -> None:
+    (place.store.root / "records" / f"{place.b.id}.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("prepare", "code", "said"),
+    [
+        (forget_the_trial, 41, "has not been tried"),
+        (lambda p: tried(p.store, p.b, passed=False, reason="too slow"), 41, "failed its trial: too slow"),
+        (lambda p: tried(p.store, p.b, files={}), 41, "is not the file that was tried"),
+        (lambda p: tried(p.store, p.b, files=None), 41, "is not the file that was tried"),
+        (edit_a_file, 23, "tokens.json is not the file that was stored"),
+        (edit_file_and_manifest, 41, "tokens.json is not the file that was tried"),
+        (spoil_the_manifest, 5, "manifest.json cannot be read"),
+        (lambda p: (p.b.path / "am.mvn").unlink(), 5, "am.mvn is missing"),
+    ],
+)
+def test_what_has_not_passed_its_trial_as_it_is_now_is_refused(
+    place: Place, prepare: Any, code: int, said: str
+) -> None:
+    place.master("succeeds")
+    tried(place.store, place.b)
+    prepare(place)
+    done = place.run("activate", place.b.id)
+    failed(done, code, said, place.a.id, "")
+    assert place.status().roll is None
+    assert pointers(place.store) == {"next": None, "current": place.a.id, "previous": None}
+    assert [(e.result, e.target) for e in Journal(place.store.root).entries()] == [("failed", place.b.id)]
+
+
+def test_force_asks_for_no_trial_and_the_master_is_told(place: Place) -> None:
+    place.master("succeeds")
+    done = place.run("activate", place.b.id, "--force", "--watch", "0")
+    assert done.returncode == 0, done.stderr
+    assert "forced: no trial is asked for" in done.stderr
+    assert place.store.record(place.b.id).forced
+    assert "activate" in place.run("history").stdout
+    assert "succeeded: forced" in place.run("history").stdout
+    tried(place.store, place.b)
+    assert place.run("activate", place.b.id, "--watch", "0").returncode == 0
+    assert not place.store.record(place.b.id).forced
+
+
+@pytest.mark.parametrize(
+    "name", ["unknown-01234567", "../store", "a/b", ".", "..", "", "x" * 300, "/etc", "next", "\u2603"]
+)
+@pytest.mark.parametrize("command", ["activate", "rollback"])
+def test_an_unknown_version_is_named_and_nothing_changes(place: Place, command: str, name: str) -> None:
+    place.master("succeeds")
+    done = place.run(command, name)
+    failed(done, 24, "(is no version id|is not there)", place.a.id, "")
+    assert place.status().roll is None
+    assert place.store.pointer("next") is None
+
+
+def test_a_roll_that_fails_leaves_what_served(place: Place) -> None:
+    place.master("fails")
+    tried(place.store, place.b)
+    failed(place.run("activate", place.b.id), 12, "NaN in the logits", place.a.id, "status")
+    (entry,) = Journal(place.store.root).entries()
+    assert entry.result == "failed"
+    assert "NaN" in entry.reason
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "said"),
+    [("errs", "50% errors against 1%"), ("loses a worker", "1 of its workers died")],
+)
+def test_a_version_that_does_badly_is_taken_back(place: Place, behaviour: str, said: str) -> None:
+    place.master(behaviour)
+    tried(place.store, place.b)
+    done = place.run("activate", place.b.id, "--watch", "30")
+    failed(
+        done, 43, f"{place.b.id} served and did badly: {said}.*; {place.a.id} serves again", place.a.id, ""
+    )
+    assert pointers(place.store)["current"] == place.a.id
+    record = place.store.record(place.b.id)
+    assert record.withdrawn is not None
+    assert said in record.withdrawn.reason
+    assert not place.store.record(place.a.id).returning
+    failed(place.run("rollback", place.b.id), 41, f"was taken back .*{said}", place.a.id, "try")
+    failed(place.run("rollback"), 44, "no version but", place.a.id, "history")
+
+
+def test_a_version_that_others_replace_meanwhile_is_no_longer_watched(place: Place) -> None:
+    place.master("succeeds")
+    tried(place.store, place.b)
+    process = place.start("activate", place.b.id, "--watch", "60")
+    wait_for(lambda: place.status().version == place.b.id and not place.status().rolling)
+    point(place.store, "next", place.a)
+    os.kill(place.masters[0].pid, signal.SIGHUP)
+    out, err = process.communicate(timeout=30)
+    done = subprocess.CompletedProcess([], process.returncode, out, err)
+    failed(done, 13, f"{place.a.id} serves: somebody has taken {place.b.id} back", place.a.id, "status")
+
+
+def test_abort_calls_off_an_activation_that_waits(place: Place) -> None:
+    place.master("never ends")
+    tried(place.store, place.b)
+    process = place.start("activate", place.b.id)
+    wait_for(lambda: place.status().rolling)
+    assert place.run("abort").returncode == 0
+    out, err = process.communicate(timeout=30)
+    done = subprocess.CompletedProcess([], process.returncode, out, err)
+    failed(done, 13, "was called off", place.a.id, "status")
+    assert [entry.command for entry in Journal(place.store.root).entries()] == ["activate", "abort"]
+
+
+# rollback
+
+
+def test_a_rollback_goes_to_and_fro(place: Place) -> None:
+    place.master("succeeds")
+    tried(place.store, place.b)
+    assert place.run("activate", place.b.id, "--watch", "0").returncode == 0
+    for here, there in ((place.b, place.a), (place.a, place.b), (place.b, place.a)):
+        done = place.run("rollback", "--json")
+        assert done.returncode == 0, done.stderr
+        result = json.loads(done.stdout)
+        assert (result["former"], result["version"]) == (here.id, there.id)
+        assert pointers(place.store) == {"next": None, "current": there.id, "previous": here.id}
+        assert not place.store.record(there.id).returning
+
+
+def test_a_rollback_to_a_named_version_needs_no_trial_but_that_it_has_served(place: Place) -> None:
+    place.master("succeeds")
+    failed(place.run("rollback", place.b.id), 41, "has never served here", place.a.id, "try")
+    place.store.records.note_served(place.b.id)
+    assert place.run("rollback", place.b.id).returncode == 0
+
+
+def test_without_a_version_before_there_is_nothing_to_go_back_to(place: Place) -> None:
+    place.master("succeeds")
+    failed(place.run("rollback"), 44, f"no version but {place.a.id}", place.a.id, "activate")
+
+
+def test_during_a_roll_a_rollback_points_to_abort(place: Place) -> None:
+    place.master("never ends")
+    place.store.set_next(place.b)
+    os.kill(place.masters[0].pid, signal.SIGHUP)
+    wait_for(lambda: place.status().rolling)
+    failed(place.run("rollback"), 44, f"a roll to {place.b.id} is under way.*abort", place.a.id, "")
+
+
+# Without a service
+
+
+@pytest.mark.parametrize("command", [["activate"], ["activate", "--force"], ["rollback"]])
+def test_without_a_service_the_next_start_is_told(place: Place, command: list[str]) -> None:
+    tried(place.store, place.b)
+    place.store.records.note_served(place.b.id)
+    done = place.run(*command, place.b.id)
+    assert done.returncode == 0, done.stderr
+    said = f"no service is running; the next start serves {place.a.id}, then rolls to {place.b.id}"
+    assert done.stdout == said + "\n"
+    assert place.store.pointer("next") == place.b
+
+
+def test_history_and_prune_need_no_service(place: Place) -> None:
+    place.store.records.note_refused(place.b.id, "said nothing")
+    done = place.run("history")
+    assert re.search(rf"start or SIGHUP  {place.a.id}  succeeded  \(the master\)", done.stdout)
+    assert re.search(rf"start or SIGHUP  {place.b.id}  failed: said nothing", done.stdout)
+    done = place.run("prune", "--keep", "0", "--json")
+    assert json.loads(done.stdout) == {
+        "removed": [place.b.id],
+        "kept": [{"version": place.a.id, "why": "current"}],
+    }
+
+
+# Two operators
+
+
+def test_a_second_change_waits_and_says_for_whom(place: Place) -> None:
+    place.master("succeeds")
+    tried(place.store, place.b)
+    first = place.start("activate", place.b.id, "--watch", "2")
+    wait_for((place.store.root / "journal.jsonl").exists)
+    second = place.start("rollback")
+    out, err = second.communicate(timeout=60)
+    assert second.returncode == 0, err
+    assert f"waiting for process {first.pid} of " in err
+    assert f"for: activate {place.b.id}" in err
+    assert first.wait(10) == 0
+    assert out.startswith(f"{place.a.id} serves")
+    entries = Journal(place.store.root).entries()
+    assert [(e.command, e.result) for e in entries] == [("activate", "succeeded"), ("rollback", "succeeded")]
+    assert entries[0].ended is not None
+    assert entries[0].ended <= entries[1].when
+    first.communicate()
+
+
+def test_with_no_wait_a_second_change_ends_at_once(place: Place) -> None:
+    place.master("succeeds")
+    tried(place.store, place.b)
+    first = place.start("activate", place.b.id, "--watch", "60")
+    wait_for((place.store.root / "journal.jsonl").exists)
+    for command in (["rollback"], ["activate", place.a.id], ["prune", "--keep", "1"], ["deploy", "x"]):
+        done = place.run(*command, "--no-wait")
+        failed(
+            done, 40, rf"is held by process {first.pid} of \w+ on .*, since 20.*, for: activate", "", "abort"
+        )
+    assert len(Journal(place.store.root).entries()) == 1
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=20)
+    assert first.returncode == 130
+    assert Journal(place.store.root).entries()[0].result == "interrupted"
+
+
+def test_the_history_says_who_was_behind_sudo(place: Place) -> None:
+    place.run("prune", "--keep", "9", SUDO_USER="alice")
+    assert "(for alice) on " in place.run("history").stdout
+    (change,) = (c for c in json.loads(place.run("history", "--json").stdout)["history"] if c["command"])
+    assert (change["command"], change["actor"]["on_behalf_of"]) == ("prune", "alice")
+
+
+# prune
+
+
+def test_prune_keeps_what_is_needed_and_the_newest(place: Place) -> None:
+    others = []
+    for number, name in enumerate("mnopq"):
+        version = add(place.store, name)
+        manifest = version.path / "manifest.json"
+        content = {**json.loads(manifest.read_text()), "created": f"2020-01-0{9 - number}T00:00:00+00:00"}
+        manifest.chmod(0o644)
+        manifest.write_text(json.dumps(content))
+        others.append(version)
+    point(place.store, "previous", others[4])
+    other_host = Store(place.store.root, pointers=place.store.root / "pointers" / "asr-2")
+    other_host.promote(others[3])
+    with (others[2].path / "tokens.json").open("rb") as file:
+        code = "import mmap, sys; m = mmap.mmap(0, 0, prot=mmap.PROT_READ); print(flush=True); input()"
+        code = code.replace("input()", "import time; time.sleep(60)")
+        with subprocess.Popen([sys.executable, "-c", code], stdin=file, stdout=subprocess.PIPE) as mapping:
+            assert mapping.stdout is not None
+            mapping.stdout.readline()
+            done = place.run("prune", "--keep", "2", "--json")
+            mapping.kill()
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["removed"] == [others[1].id]
+    assert {kept["version"]: kept["why"] for kept in result["kept"]} == {
+        place.a.id: "current",
+        place.b.id: "among the 2 newest others",
+        others[0].id: "among the 2 newest others",
+        others[2].id: "a worker still has it loaded",
+        others[3].id: "asr-2/current",
+        others[4].id: "previous",
+    }
+    assert not (place.store.root / "staging").exists()
+    assert place.run("prune", "--keep", "2").stdout.startswith(f"removed {others[2].id}\n")
+    assert place.run("prune", "--keep", "2").stdout.startswith("nothing to remove\n")
+
+
+def test_prune_keeps_what_a_worker_of_the_service_has_loaded(place: Place) -> None:
+    master = place.master("succeeds")
+    assert master.poll() is None
+    (place.store.root / "current").unlink()
+    place.run("prune", "--keep", "0")
+    assert [version.id for version in place.store.versions()] == [place.a.id]
+
+
+def test_a_staging_folder_on_another_device_is_named(place: Place) -> None:
+    elsewhere = Path("/dev/shm") / f"asrsvc-test-{os.getpid()}"
+    elsewhere.mkdir()
+    try:
+        if elsewhere.stat().st_dev == place.store.root.stat().st_dev:
+            pytest.skip("it is the same device")
+        (place.store.root / "staging").symlink_to(elsewhere)
+        source = str(place.store.root.with_name("source of b"))
+        for command in (["pull", source], ["deploy", source]):
+            failed(place.run(*command), 5, "must be on the same file system", "nothing", "")
+        assert not any(elsewhere.iterdir())
+        assert place.store.version(place.b.id) == place.b
+    finally:
+        shutil.rmtree(elsewhere)
+
+
+# A store that cannot be written
+
+
+@pytest.mark.parametrize(
+    "command", [["activate", "VERSION"], ["rollback", "VERSION"], ["prune", "--keep", "0"], ["deploy", "x"]]
+)
+def test_a_store_that_cannot_be_written_is_named_and_what_serves_serves_on(
+    place: Place, command: list[str]
+) -> None:
+    place.master("succeeds")
+    tried(place.store, place.b)
+    place.store.records.note_served(place.b.id)
+    root = place.store.root
+    (root / "lock").unlink(missing_ok=True)
+    (root / "lock").mkdir()  # root may write everywhere else
+    done = place.run(*(word.replace("VERSION", place.b.id) for word in command))
+    failed(done, 5, f"{root}/lock cannot be opened", place.a.id, "")
+    assert place.status().roll is None
+
+
+# Help and completion
+
+
+def commands() -> dict[str, Any]:
+    parser = cli._parser()
+    found: dict[str, Any] = next(a for a in parser._actions if a.choices).choices  # type: ignore[assignment]
+    return found
+
+
+def test_every_command_and_option_has_help_and_every_command_is_in_the_readme() -> None:
+    for name, parser in commands().items():
+        assert parser.description, name
+        for action in parser._actions:
+            assert action.help, (name, action.dest)
+        assert re.search(rf"`(bin/swap-model )?{name}\b", README), f"the README does not mention {name}"
+
+
+def codes_of(error: type[errors.AsrError]) -> Iterator[tuple[int, str]]:
+    """Exit codes of a class and of those below it, where they have their own."""
+    if "exit_code" in vars(error):
+        yield error.exit_code, error.__name__
+    for below in error.__subclasses__():
+        yield from codes_of(below)
+
+
+def test_every_exit_code_belongs_to_one_error_and_is_told_in_help_and_readme() -> None:
+    told = re.findall(r"^  (\d+) +(\S.*)$", cli._EPILOG, flags=re.MULTILINE)
+    assert [int(code) for code, _ in told] == sorted({int(code) for code, _ in told})
+    table = README.partition("| exit code | of `bin/swap-model` |\n|---|---|\n")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| (\d+) \| (.*) \|$", table, flags=re.MULTILINE) == told
+    own = list(codes_of(errors.AsrError))
+    twice = {code: [name for other, name in own if other == code] for code, _ in own}
+    assert {code: names for code, names in twice.items() if len(names) > 1} == {
+        2: ["StartError", "BadArgument"],  # the first is bin/serve's
+        10: ["StatusError", "NotRunning"],  # what the master says cannot be read; there is none
+    }
+    assert {code for code, _ in own} <= {int(code) for code, _ in told}
+
+
+def test_bash_completes_commands_options_and_versions(place: Place, tmp_path: Path) -> None:
+    tool = tmp_path / "swap-model"
+    tool.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m asrsvc.release.cli "$@"\n')
+    tool.chmod(0o755)
+    completion = place.run("completion", "bash").stdout
+
+    def complete(*words: str) -> list[str]:
+        line = " ".join(f"'{word}'" for word in words)
+        code = f"{completion}\nCOMP_WORDS=({line}); COMP_CWORD={len(words) - 1}\n_asrsvc_swap_model\n"
+        done = subprocess.run(
+            ["bash", "-c", code + 'printf "%s\\n" "${COMPREPLY[@]}"'],
+            env={**place.environ, "PYTHONPATH": str(place.checkout)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.split()
+
+    program = str(tool)
+    assert set(complete(program, "")) == set(commands())
+    assert complete(program, "roll") == ["rollback"]
+    assert "--force" in complete(program, "activate", "--f")
+    assert complete(program, "activate", "b") == [place.b.id]
+    assert complete(program, "completion", "z") == ["zsh"]
+
+
+def test_the_zsh_completion_is_whole() -> None:
+    text = script("zsh", "swap-model", commands())
+    for name in commands():
+        assert f"'{name}:" in text
+    zsh = shutil.which("zsh")
+    if zsh is not None:
+        subprocess.run([zsh, "-n"], input=text, text=True, check=True)
+
+
+def test_a_version_that_serves_well_again_is_no_longer_called_taken_back(place: Place) -> None:
+    place.master("succeeds")
+    tried(place.store, place.b)
+    place.store.records.note_withdrawn(place.b.id, "50% errors")
+    assert place.run("activate", place.b.id, "--watch", "0.3").returncode == 0
+    assert place.store.record(place.b.id).withdrawn is None
+    served(place.store, "c")
