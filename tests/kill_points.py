@@ -27,20 +27,32 @@ KILLED = 137
 Strike = Callable[[str, str], None]
 
 
-def watch(strike: Strike) -> None:
-    """Call strike(step, name) before each step that writes, from now until the process ends."""
+def watch(strike: Strike, below: Path | None = None) -> None:
+    """Call strike(step, name) before each step that writes, from now until the process ends.
+
+    Args:
+        strike: called with what is done, and the name that it is done to.
+        below: only steps in this folder count.
+    """
     fsync = os.fsync
 
+    def counts(place: object) -> bool:
+        return below is None or Path(str(place)).is_relative_to(below)
+
     def named_fsync(descriptor: int) -> None:
-        strike("fsync", Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        place = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if counts(place):
+            strike("fsync", place.name)
         fsync(descriptor)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITES:
-            strike("open", Path(str(arguments[0])).name)
+            if counts(arguments[0]):
+                strike("open", Path(str(arguments[0])).name)
         elif event in EVENTS:
             place = arguments[1] if event in {"os.rename", "os.symlink", "os.link"} else arguments[0]
-            strike(event.removeprefix("os."), Path(str(place)).name)
+            if counts(place):
+                strike(event.removeprefix("os."), Path(str(place)).name)
 
     os.fsync = named_fsync
     sys.addaudithook(hook)

@@ -42,12 +42,14 @@ def strace() -> str:
     return found
 
 
-def points_of(command: list[str], folder: Path, environ: dict[str, str], log: Path) -> list[Point]:
-    """Run a command to its end; the calls that write to the folder, in order."""
+def points_of(
+    command: list[str], folder: Path, environ: dict[str, str], log: Path, code: int = 0
+) -> list[Point]:
+    """Run a command to its end, with this exit code; the calls that write to the folder, in order."""
     names = ",".join(f"?{name}" for name in NAMES.split(","))
     traced = [strace(), "-qq", "-y", "-s", "0", "-e", f"trace={names}", "-e", "signal=none", "-o", str(log)]
     done = subprocess.run([*traced, *command], env=environ, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     seen: Counter[str] = Counter()
     points = []
     for line in log.read_text(errors="replace").splitlines():

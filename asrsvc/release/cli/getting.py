@@ -71,13 +71,14 @@ def get(context: Context, store: Store, options: argparse.Namespace) -> Version:
 
 def _pull(context: Context, options: argparse.Namespace) -> None:
     wait = 0.0 if options.no_wait else options.timeout
-    store = context.store(lock_timeout=wait, command=f"pull {options.source}")
+    store = context.store(lock_timeout=wait, command="pull")
     before = {version.id for version in store.versions()}
-    with noted(context, "pull") as change:
-        version = get(context, store, options)
-        change.target = version.id
-    found = describe(store, version, store.named())
+    version = get(context, store, options)
     new = version.id not in before
+    if new:
+        with noted(context, "pull") as change:
+            change.target = version.id
+    found = describe(store, version, store.named())
     seconds = round(context.seconds, 1)
     text = f"is in the store ({size(found['size'])}, {seconds} s)" if new else "was in the store already"
     context.result(f"{version.id} {text}", {**found, "new": new, "seconds": seconds})

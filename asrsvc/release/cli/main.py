@@ -46,6 +46,7 @@ from asrsvc.release.cli.command import Command, Context, seconds
 from asrsvc.release.cli.completion import COMMANDS as COMPLETION
 from asrsvc.release.cli.getting import COMMANDS as GETTING
 from asrsvc.release.cli.history import COMMANDS as HISTORY
+from asrsvc.release.cli.rolling import next_start
 from asrsvc.release.cli.running import COMMANDS as RUNNING
 from asrsvc.release.cli.trying import COMMANDS as TRYING
 from asrsvc.settings import SettingError
@@ -210,7 +211,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _fail(context: Context, error: Exception, message: str, code: str, exit_code: int) -> int:
     """Say what failed, what is serving now, and the next command."""
-    serving, version = _serving(context)
+    serving, version, later = _serving(context)
     serve = context.program.replace("swap-model", "serve")
     next_command = next(text for kind, text in _NEXT_COMMANDS if isinstance(error, kind))
     next_command = next_command.format(tool=context.program, serve=serve)
@@ -221,17 +222,28 @@ def _fail(context: Context, error: Exception, message: str, code: str, exit_code
             failure["faults"] = error.faults
         if isinstance(error, TrialFailed):
             failure["trial"] = error.report
-        context.result("", {"error": failure, "serving": version, "next": next_command})
+        content = {"error": failure, "serving": version, "next_start": later, "next": next_command}
+        context.result("", content)
     return exit_code
 
 
-def _serving(context: Context) -> tuple[str, str | None]:
+def _serving(context: Context) -> tuple[str, str | None, str | None]:
+    """What serves now, for people; its id; and without a service what the next start does."""
     try:
         found = context.service.status()
     except NotRunning:
-        return "nothing", None
+        later = _next_start(context)
+        return f"nothing; {later}" if later else "nothing", None, later
     except (AsrError, SettingError):
-        return "unknown", None
+        return "unknown", None, None
     ready = sum(worker.state == "ready" for worker in found.workers)
     state = "" if found.state == "serving" else f", {found.state}"
-    return f"{found.version or 'no model'} ({ready} of {found.wanted} workers ready{state})", found.version
+    text = f"{found.version or 'no model'} ({ready} of {found.wanted} workers ready{state})"
+    return text, found.version, None
+
+
+def _next_start(context: Context) -> str | None:
+    try:
+        return next_start(context.store(lock_timeout=0))
+    except (AsrError, SettingError):
+        return None  # what is wrong with the store or its settings is told in the first line

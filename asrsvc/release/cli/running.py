@@ -15,10 +15,7 @@ from asrsvc.serving.status import Roll, Status, roll_to_json, to_json
 
 def status(context: Context, _: argparse.Namespace) -> None:
     """Print what runs; fails if nothing does."""
-    try:
-        found = context.service.status()
-    except NotRunning as error:
-        raise NotRunning(f"{error.message}; {next_start(context.store(lock_timeout=0))}") from None
+    found = context.service.status()
     context.result("\n".join(_lines(found)), to_json(found))
 
 
