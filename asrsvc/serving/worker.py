@@ -198,6 +198,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
                 head_seconds=brief.settings.header_timeout,
                 visitors=min(_VISITORS, _raise_descriptor_limit() // _DESCRIPTORS_EACH),
             ),
+            changed=self._count_arriving,
         )
         if brief.version:
             self._places.start()
@@ -222,6 +223,9 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
 
     def _count(self) -> None:
         self.brief.row[Column.IN_HAND] = self._places.in_hand
+
+    def _count_arriving(self) -> None:
+        self.brief.row[Column.ARRIVING] = self._acceptor.begun
 
     def _observe(self, status: int, note: dict[str, Any]) -> None:
         """Keep count of a request that the engine has answered."""
@@ -294,6 +298,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         while True:
             self.notify()
             self._look_for_master()
+            if self.brief.row[Column.LEAVE] or self.brief.service[Column.STOPPING]:
+                self._told_to_leave()  # a SIGTERM from before there was a handler is lost
             self._refresh_headers()
             beats += 1
             if beats % _WEIGH_EVERY_BEATS == 0:
