@@ -268,7 +268,9 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _drain(self) -> None:
-        stopping = self._orphaned or bool(self.brief.service[Column.STOPPING])
+        # Where nobody says why (the master hangs, and systemd ends all), nobody may be left who serves.
+        rolling = self.brief.row[Column.LEAVE] and not self.brief.service[Column.STOPPING]
+        stopping = self._orphaned or not rolling
         self._title(f"{self.brief.version or 'no model'} draining")
         # When the service stops, what waits at the listeners has no other worker to go to, unless
         # systemd keeps them for the next start. Then they are closed, so that a new master can bind them.
