@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import onnxruntime
 
 from asrsvc.speech.types import FloatArray
 
