@@ -29,6 +29,7 @@ from typing import Final
 
 import numpy as np
 
+from asrsvc.speech.runtime import onnxruntime
 from asrsvc.speech.types import FloatArray
 
 FRAME: Final = 512
