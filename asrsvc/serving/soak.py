@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from asrsvc.serving.roll import Machine, Step, WorkerState
 from asrsvc.serving.scoreboard import NOTHING, Numbers, Scoreboard
 from asrsvc.settings import Settings
+
+SILENCE_SECONDS: Final = 5.0
+"""with requests in hand and none answered, until a new worker counts as one that never answers"""
 
 
 class Soak:
@@ -14,6 +19,7 @@ class Soak:
         self._scoreboard = scoreboard
         self._roll = 0
         self._before: dict[int, Numbers] = {}
+        self._silent_since = 0.0
 
     def look(self, machine: Machine, loaded: Settings, now: float) -> tuple[bool, str | None]:
         """Look at the numbers.
@@ -21,7 +27,7 @@ class Soak:
         Args:
             machine: with its roll.
             loaded: the thresholds.
-            now: time.monotonic(); when the time of the soak is over, silence counts too.
+            now: time.monotonic(); when the time of the soak is over, long silence counts too.
 
         Returns:
             whether the soak is decided before its time is over, and what is wrong if anything is.
@@ -35,7 +41,7 @@ class Soak:
             if worker.state is WorkerState.READY and worker.version is not None
         }
         if roll.id != self._roll:
-            self._roll, self._before = roll.id, rows
+            self._roll, self._before, self._silent_since = roll.id, rows, now
             return False, None
         new = old = NOTHING
         for number, numbers in rows.items():
@@ -45,7 +51,10 @@ class Soak:
             else:
                 old = old.plus(added)
         error = compare(new, old, loaded)
-        if error is None and now >= roll.step_since + machine.limits.soak_seconds:
+        if not new.in_hand or new.requests:
+            self._silent_since = now
+        over = now >= roll.step_since + machine.limits.soak_seconds
+        if error is None and over and now >= self._silent_since + SILENCE_SECONDS:
             error = compare_silence(new, old, loaded)
         return error is not None or new.requests >= loaded.soak_requests, error
 
