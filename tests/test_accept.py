@@ -101,7 +101,9 @@ class Desk:
             lane_of=lambda head: LaneName.SHORT if head.method == "POST" else None,
             lanes=self.lanes,
             limits=limits,
+            changed=lambda: self.begun.append(self.acceptor.begun),
         )
+        self.begun: list[int] = []
         look = self.acceptor._look
 
         def counted(visitor: Any) -> None:
@@ -237,6 +239,32 @@ def test_a_client_that_leaves_before_its_header_is_whole_is_forgotten(run: Run) 
                     client.close()
                     await until(lambda: made.acceptor.visitors == 0)
             assert made.served == []
+
+    run(main())
+
+
+def test_those_that_have_begun_to_send_are_counted_until_they_have_a_place(run: Run) -> None:
+    async def main() -> None:
+        async with desk(lane=1) as made:
+            silent = await made.connect()
+            await until(lambda: made.acceptor.visitors == 1)
+            await until(lambda: made.acceptor.begun == 0)
+            slow = await made.connect(POST[:10])
+            await until(lambda: made.acceptor.begun == 1)
+            gone = await made.connect(POST[:10])
+            await until(lambda: made.acceptor.begun == 2)
+            gone.close()
+            await until(lambda: made.acceptor.begun == 1)
+            await asyncio.get_running_loop().sock_sendall(slow, POST[10:])
+            await until(lambda: made.waiting == 1)
+            assert made.acceptor.begun == 0
+            refused = await made.connect(POST)  # the lane is full
+            served = await made.connect(GET)
+            await until(lambda: len(made.served) == 2)
+            assert made.acceptor.begun == 0
+            assert max(made.begun) == 2
+            for client in (silent, slow, refused, served):
+                client.close()
 
     run(main())
 

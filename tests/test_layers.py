@@ -145,6 +145,15 @@ def test_the_tool_starts_with_the_standard_library_alone() -> None:
                 waiting.append(name)
 
 
+def test_one_module_alone_loads_the_runtime_and_tells_it_to_report_nothing() -> None:
+    found = {
+        module
+        for module, path in MODULES.items()
+        if any(within(name, "onnxruntime") for name in imported(path, at_import=False))
+    }
+    assert found == {"asrsvc.speech.runtime"}
+
+
 def test_the_start_needs_the_standard_library_alone() -> None:
     waiting, seen = ["asrsvc.serving.start"], set()
     while waiting:

@@ -69,7 +69,8 @@ def test_a_version_that_takes_and_never_answers_falls_behind(
     assert (compare_silence(new, old, thresholds(loaded)) is not None) == falls
 
 
-def test_silence_counts_only_when_the_time_is_over(loaded: Settings) -> None:
+@pytest.mark.parametrize(("idle_until", "falls"), [(6.9, True), (7.1, False)])
+def test_long_silence_counts_when_the_time_is_over(loaded: Settings, idle_until: float, falls: bool) -> None:
     machine = Machine(1, LIMITS, ["a"])
     board = Scoreboard.create()
     soak = Soak(board)
@@ -83,10 +84,13 @@ def test_silence_counts_only_when_the_time_is_over(loaded: Settings) -> None:
     assert machine.roll.step is Step.SOAK
     assert soak.look(machine, loaded, 2.0) == (False, None)
     board.row(old).add(Column.REQUESTS, 20)
+    assert soak.look(machine, loaded, idle_until) == (False, None)
     board.row(new)[Column.IN_HAND] = 2
     assert soak.look(machine, loaded, 11.9) == (False, None)
     decided, error = soak.look(machine, loaded, 12.0)
-    assert decided
+    assert decided == falls
+    if not falls:  # it has had them in hand for a moment only
+        return
     assert error is not None
     assert "took 2 requests and answered none, the old version answered 20" in error
 

@@ -113,6 +113,8 @@ class _Visitor:
     arrived: float
     state: dict[str, Any]
     seen: int = 0
+    begun: bool = False
+    """whether it is counted among those that have begun to send"""
     timer: asyncio.TimerHandle | None = field(default=None)
 
 
@@ -127,6 +129,7 @@ class Acceptor:
         lane_of: Callable[[Head], LaneName | None],
         lanes: dict[LaneName, Lane],
         limits: Limits,
+        changed: Callable[[], None],
     ) -> None:
         """Prepare; `start` begins.
 
@@ -136,12 +139,15 @@ class Acceptor:
             lane_of: which lane a request must wait in; None if it needs no engine.
             lanes: the queue.
             limits: of connections.
+            changed: called when the number of those that have begun to send has changed.
         """
         self._listeners = list(listeners)
         self._serve = serve
         self._lane_of = lane_of
         self._lanes = lanes
         self._limits = limits
+        self._changed = changed
+        self._begun = 0
         self._visitors: dict[_Visitor, None] = {}  # in order of arrival
         self._loop = asyncio.get_running_loop()
         self._accepting = False
@@ -150,6 +156,11 @@ class Acceptor:
     def visitors(self) -> int:
         """Connections whose header is not complete."""
         return len(self._visitors)
+
+    @property
+    def begun(self) -> int:
+        """Of these, those that have begun to send: they are lost with this process."""
+        return self._begun
 
     def start(self) -> None:
         """Begin to accept."""
@@ -194,6 +205,7 @@ class Acceptor:
         connection.settimeout(0)
         visitor = _Visitor(connection, time.monotonic(), state)
         self._visitors[visitor] = None
+        self._count(visitor, begun=True)  # it may have sent a whole request
         visitor.timer = self._loop.call_later(self._limits.head_seconds, self._too_late, visitor)
         self._look(visitor)
         if len(self._visitors) > self._limits.visitors:
@@ -210,16 +222,16 @@ class Acceptor:
         try:
             data = connection.recv(HEAD_BYTES, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
+            self._count(visitor, begun=False)
             self._wait(visitor)
             return
         except OSError:
-            self._forget(visitor)
-            connection.close()
+            self._dismiss(visitor)
             return
         if len(data) <= visitor.seen and (not data or has_gone(connection)):
-            self._forget(visitor)  # closed before the header was whole
-            connection.close()
+            self._dismiss(visitor)  # closed before the header was whole
             return
+        self._count(visitor, begun=True)
         if visitor.seen and len(data) == visitor.seen:
             # A Unix socket is readable whatever SO_RCVLOWAT says: not to be asked about it at once again.
             self._loop.remove_reader(connection.fileno())
@@ -260,19 +272,20 @@ class Acceptor:
             visitor.connection.close()  # this process's descriptor; the lane holds another
         else:
             self._serve(visitor.connection, {**visitor.state, "refusal": "over_capacity"})
+        self._count(visitor, begun=False)
 
     def _answer_here(self, visitor: _Visitor, state: dict[str, Any]) -> None:
         self._forget(visitor)
         self._serve(visitor.connection, {**visitor.state, **state})
+        self._count(visitor, begun=False)
 
     def _too_late(self, visitor: _Visitor) -> None:
         visitor.timer = None
         # A client that has sent nothing waits for nothing; one that has begun is told.
-        self._forget(visitor)
         if visitor.seen:
-            self._serve(visitor.connection, {**visitor.state, "refusal": HEAD_LATE})
+            self._answer_here(visitor, {"refusal": HEAD_LATE})
         else:
-            visitor.connection.close()
+            self._dismiss(visitor)
 
     def _send_one_away(self) -> None:
         """Make room: one that has sent nothing for long is the likeliest to mean nothing."""
@@ -280,8 +293,18 @@ class Acceptor:
         silent = (v for v in self._visitors if v.seen == 0 and v.arrived < latest)
         visitor = next(silent, None) or next(iter(self._visitors), None)
         if visitor is not None:
-            self._forget(visitor)
-            visitor.connection.close()
+            self._dismiss(visitor)
+
+    def _dismiss(self, visitor: _Visitor) -> None:
+        self._forget(visitor)
+        visitor.connection.close()
+        self._count(visitor, begun=False)
+
+    def _count(self, visitor: _Visitor, *, begun: bool) -> None:
+        if visitor.begun != begun:
+            visitor.begun = begun
+            self._begun += 1 if begun else -1
+            self._changed()
 
     def _forget(self, visitor: _Visitor) -> None:
         if self._visitors.pop(visitor, visitor) is visitor:

@@ -330,12 +330,17 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._late.append(event)
         self._members.wake()
 
+    def _in_hand(self, number: int) -> int:
+        """Requests that are lost if this worker ends now."""
+        row = self._scoreboard.row(number)
+        return row[Column.IN_HAND] + row[Column.ARRIVING]
+
     def _end(self, number: int, reason: str) -> None:
         member = self._members.by_number(number)
         if member is None:
             return
         row = self._scoreboard.row(number)
-        in_hand = row[Column.IN_HAND]
+        in_hand = self._in_hand(number)
         member.error = reason
         # One that loads is ended too, when it hangs or its roll is called off: it drained nothing.
         self._counters["killed_draining"] += int(bool(row[Column.LEAVE]))
@@ -392,7 +397,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.cfg.child_exit(self, worker)
         how = _how_it_ended(code)
         error = member.error or f"worker {member.pid} {how}"
-        in_hand = self._scoreboard.row(member.number)[Column.IN_HAND] if code else 0
+        in_hand = self._in_hand(member.number) if code else 0
         self._counters["lost_requests"] += in_hand
         if code:
             self.log.error(
@@ -708,7 +713,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._members.wait(_STOP_LOOK_SECONDS)
         for pid in list(self.WORKERS):
             member = self._members.by_pid(pid)
-            in_hand = self._scoreboard.row(member.number)[Column.IN_HAND] if member is not None else 0
+            in_hand = self._in_hand(member.number) if member is not None else 0
             self.log.error("worker %s did not finish in time", pid, extra={"lost_requests": in_hand})
         self._tell_all(signal.SIGKILL)
         self.reap_workers()

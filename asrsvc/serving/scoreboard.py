@@ -28,7 +28,7 @@ class Column(IntEnum):
     EMPTY = 3  # of these, without text
     AUDIO_MS = 4  # recognised, milliseconds of sound
     BUSY_MS = 5  # spent on it in the engine, milliseconds
-    VISITORS = 6  # connections whose header is not complete
+    ARRIVING = 6  # connections that have begun to send a header that is not complete
     STOPPING = 7  # row 0 only: the whole service is being stopped
     LEAVE = 8  # written by the master: this worker has been told to leave
 

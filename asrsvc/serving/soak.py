@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from asrsvc.release.numbers import NOTHING, Numbers, Thresholds, compare, compare_silence
 from asrsvc.serving.roll import Machine, Step, WorkerState
 from asrsvc.serving.scoreboard import Scoreboard
 from asrsvc.settings import Settings
+
+SILENCE_SECONDS: Final = 5.0
+"""with requests in hand and none answered, until a new worker counts as one that never answers"""
 
 
 class Soak:
@@ -15,6 +20,7 @@ class Soak:
         self._scoreboard = scoreboard
         self._roll = 0
         self._before: dict[int, Numbers] = {}
+        self._silent_since = 0.0
 
     def look(self, machine: Machine, loaded: Settings, now: float) -> tuple[bool, str | None]:
         """Look at the numbers.
@@ -22,7 +28,7 @@ class Soak:
         Args:
             machine: with its roll.
             loaded: the thresholds.
-            now: time.monotonic(); when the time of the soak is over, silence counts too.
+            now: time.monotonic(); when the time of the soak is over, long silence counts too.
 
         Returns:
             whether the soak is decided before its time is over, and what is wrong if anything is.
@@ -36,7 +42,7 @@ class Soak:
             if worker.state is WorkerState.READY and worker.version is not None
         }
         if roll.id != self._roll:
-            self._roll, self._before = roll.id, rows
+            self._roll, self._before, self._silent_since = roll.id, rows, now
             return False, None
         new = old = NOTHING
         for number, numbers in rows.items():
@@ -47,7 +53,10 @@ class Soak:
                 old = old.plus(added)
         allowed = thresholds(loaded)
         wrong = compare(new, old, allowed)
-        if wrong is None and now >= roll.step_since + machine.limits.soak_seconds:
+        if not new.in_hand or new.requests:
+            self._silent_since = now
+        over = now >= roll.step_since + machine.limits.soak_seconds
+        if wrong is None and over and now >= self._silent_since + SILENCE_SECONDS:
             wrong = compare_silence(new, old, allowed)
         error = f"it falls behind in the soak: {wrong}" if wrong else None
         return error is not None or new.requests >= loaded.soak_requests, error

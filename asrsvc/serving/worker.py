@@ -198,6 +198,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
                 head_seconds=brief.settings.header_timeout,
                 visitors=min(_VISITORS, _raise_descriptor_limit() // _DESCRIPTORS_EACH),
             ),
+            changed=self._count_arriving,
         )
         if brief.version:
             self._places.start()
@@ -222,6 +223,9 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
 
     def _count(self) -> None:
         self.brief.row[Column.IN_HAND] = self._places.in_hand
+
+    def _count_arriving(self) -> None:
+        self.brief.row[Column.ARRIVING] = self._acceptor.begun
 
     def _observe(self, status: int, note: dict[str, Any]) -> None:
         """Keep count of a request that the engine has answered."""
@@ -264,7 +268,9 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _drain(self) -> None:
-        stopping = self._orphaned or bool(self.brief.service[Column.STOPPING])
+        # Where nobody says why (the master hangs, and systemd ends all), nobody may be left who serves.
+        rolling = self.brief.row[Column.LEAVE] and not self.brief.service[Column.STOPPING]
+        stopping = self._orphaned or not rolling
         self._title(f"{self.brief.version or 'no model'} draining")
         # When the service stops, what waits at the listeners has no other worker to go to, unless
         # systemd keeps them for the next start. Then they are closed, so that a new master can bind them.

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import onnxruntime
 
 from asrsvc.errors import InferenceFailed, ModelError
 from asrsvc.speech.features import FEATURE_SIZE
+from asrsvc.speech.runtime import onnxruntime
 from asrsvc.speech.types import FloatArray
 
 MODEL_FILE: Final = "model_quant.onnx"

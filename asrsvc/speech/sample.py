@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import onnxruntime
 import soundfile
 
 from asrsvc.errors import InferenceFailed, ModelError
 from asrsvc.speech.model import Model
+from asrsvc.speech.runtime import onnxruntime
 from asrsvc.speech.text import read
 
 CLIPS: Final = Path(__file__).resolve().parent.parent / "clips"

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import onnxruntime
 
+from asrsvc.speech.runtime import onnxruntime
 from asrsvc.speech.types import FloatArray
 
 FRAME: Final = 512

@@ -92,3 +92,31 @@ def test_sigterm_to_all_processes_at_once_loses_nothing_that_waits(tmp_path: Pat
         if master.is_running():
             master.resume()
         service.stop()
+
+
+def test_sigterm_to_the_workers_of_a_master_that_hangs_loses_nothing_that_waits(tmp_path: Path) -> None:
+    """Nobody says why they are to leave, and nobody is left who would serve what waits."""
+    service = Service(tmp_path, ASR_WORKERS="2", ASR_THREADS="1").start()
+    (clip, *_) = clips({"": "withitn"})
+    master, workers = service.master, service.workers()
+    waiting = []
+    try:
+        master.suspend()
+        for _ in range(60):
+            connection = socket.create_connection(("127.0.0.1", service.port), timeout=60)
+            connection.sendall(head(clip.body, keep_alive=False) + clip.body)
+            waiting.append(connection)
+        for process in workers:
+            process.terminate()
+        answers = [connection.recv(12) for connection in waiting]
+        assert answers == [b"HTTP/1.1 200"] * len(waiting)
+        master.kill()
+        assert service.process is not None
+        service.process.wait(10)
+        wait_for("the end of the workers", lambda: not any(w.is_running() for w in workers))
+    finally:
+        for connection in waiting:
+            connection.close()
+        if master.is_running():
+            master.resume()
+        service.stop()

@@ -35,7 +35,10 @@ class _Reference:
 
     def _load(self, question: Mapping[str, Any]) -> dict[str, Any]:
         try:
+            # First: ONNX Runtime, which funasr-onnx brings, is to report nothing.
             from funasr_onnx import SenseVoiceSmall  # noqa: PLC0415 - it may not be there
+
+            import asrsvc.speech.runtime  # noqa: F401, PLC0415
 
             name = f"funasr-onnx {version('funasr-onnx')}"
         except (ImportError, PackageNotFoundError) as error:
