@@ -29,7 +29,8 @@ from load import CLIPS, Clip, Load, Record, Report, measure_capacity, multipart 
 from service import Service, wait_for  # noqa: E402
 
 from asrsvc.errors import StatusError  # noqa: E402
-from asrsvc.release.store import Store, Version, ensure_embedded  # noqa: E402
+from asrsvc.release.embedded import ensure_embedded  # noqa: E402
+from asrsvc.release.store import Store, Version  # noqa: E402
 from asrsvc.serving import status  # noqa: E402
 
 __all__ = ["CLIPS", "Clip", "Record", "Report", "Service", "machine", "multipart"]

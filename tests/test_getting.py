@@ -97,7 +97,7 @@ def test_pull_of_a_folder_needs_no_packages(tool: Tool, checkout: Path, embedded
     (version,) = tool.store.versions()
     assert run("verify", version.id).returncode == 0
     done = run("pull", "hf:a/b")
-    failed(done, 2, "httpx is not installed, which downloads need: bin/serve installs it", "bin/serve")
+    failed(done, 26, "httpx is not installed, which downloads need: bin/serve installs it", "bin/serve")
 
 
 @pytest.mark.parametrize("hub_kind", ["modelscope", "hf"])

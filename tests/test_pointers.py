@@ -11,7 +11,8 @@ from stores import add, point, served
 
 from asrsvc.errors import StoreError, StoreLocked
 from asrsvc.release import files
-from asrsvc.release.store import Pointer, Store, ensure_embedded
+from asrsvc.release.embedded import ensure_embedded
+from asrsvc.release.store import Pointer, Store
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from asrsvc.errors import BadArgument, StoreError
-from asrsvc.release.store import REQUIRED_FILES, Store, Version, ensure_embedded
+from asrsvc.release.embedded import ensure_embedded
+from asrsvc.release.store import REQUIRED_FILES, Store, Version
 from asrsvc.release.versions import check_digests
 
 
@@ -178,7 +179,8 @@ def test_what_a_killed_copy_left_is_cleared_away(store: Store, source: Path) -> 
 @contextmanager
 def another_process(code: str, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
     """Run code until it prints a line; end it after the block."""
-    header = "import sys, time; from pathlib import Path; from asrsvc.release.store import *\n"
+    header = "import sys, time; from pathlib import Path; from asrsvc.release.store import Store\n"
+    header += "from asrsvc.release.embedded import ensure_embedded\n"
     process = subprocess.Popen(
         [sys.executable, "-c", header + code, *arguments], stdout=subprocess.PIPE, text=True
     )
@@ -247,7 +249,8 @@ def test_the_embedded_model_does_not_take_the_place_of_another(store: Store, sou
 
 def test_two_first_starts_at_once_make_one_version(store: Store) -> None:
     code = "print(ensure_embedded(Store(Path(sys.argv[1]))).id)"
-    header = "import sys; from pathlib import Path; from asrsvc.release.store import *\n"
+    header = "import sys; from pathlib import Path; from asrsvc.release.store import Store\n"
+    header += "from asrsvc.release.embedded import ensure_embedded\n"
     command = [sys.executable, "-c", header + code, str(store.root)]
     starts = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     answers = {start.communicate(timeout=60)[0].strip() for start in starts}

@@ -12,7 +12,8 @@ from kill_points import KILLED, failing_from, killed_at, steps_of
 from stores import add, point, served
 
 from asrsvc.errors import StoreError
-from asrsvc.release.store import Store, Version, ensure_embedded
+from asrsvc.release.embedded import ensure_embedded
+from asrsvc.release.store import Store, Version
 
 
 @pytest.fixture

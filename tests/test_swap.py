@@ -14,7 +14,8 @@ from asrsvc.errors import NotTried, RollAborted, RollFailed, TrialFailed, WatchF
 from asrsvc.release import swap
 from asrsvc.release.numbers import NOTHING, Numbers, Thresholds
 from asrsvc.release.store import Store, Version
-from asrsvc.release.swap import Serving, Swapped, Terms
+from asrsvc.release.swap import Swapped
+from asrsvc.release.swap_types import Serving, Terms
 from asrsvc.release.versions import check_digests
 
 TERMS = Terms(watch_seconds=0.6)

@@ -427,7 +427,10 @@ def test_what_was_not_foreseen_is_told_as_such(
     assert cli.main([command.name]) == 3
     said = capsys.readouterr().err
     assert "Traceback" in said
-    assert "asrsvc: an error that was not foreseen: ZeroDivisionError: x\nserving now: nothing; the next start " in said
+    assert (
+        "asrsvc: an error that was not foreseen: ZeroDivisionError: x\nserving now: nothing; the next start "
+        in said
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import pytest
 
 from asrsvc import settings
 from asrsvc.errors import ModelError
-from asrsvc.release.store import Store, Version, ensure_embedded
+from asrsvc.release.embedded import ensure_embedded
+from asrsvc.release.store import Store, Version
 from asrsvc.serving import compose
 from asrsvc.serving.warmup import Expected, check, expected
 from asrsvc.speech.sample import Heard

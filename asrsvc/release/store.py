@@ -24,9 +24,9 @@ from asrsvc.errors import StoreError
 from asrsvc.release.files import disk_error, make_folder, remove_link, sweep, write_link
 from asrsvc.release.manifest import REQUIRED_FILES
 from asrsvc.release.records import Record, Records
-from asrsvc.release.versions import Version, Versions, check_digests, check_files
+from asrsvc.release.versions import Version, Versions, check_files
 
-__all__ = ["POINTERS", "REQUIRED_FILES", "Candidates", "Pointer", "Store", "Version", "ensure_embedded"]
+__all__ = ["POINTERS", "REQUIRED_FILES", "Candidates", "Pointer", "Store", "Version"]
 
 Pointer: TypeAlias = Literal["next", "current", "previous"]
 POINTERS: Final[tuple[Pointer, ...]] = get_args(Pointer)
@@ -34,7 +34,6 @@ POINTERS: Final[tuple[Pointer, ...]] = get_args(Pointer)
 _SHARED: Final = "pointers"
 """folder in a store that several hosts share: a folder of pointers for each"""
 _MEND: Final = "let it point to versions/<id>, or remove it"
-_EMBEDDED: Final = Path(__file__).resolve().parent.parent / "models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,34 +309,6 @@ class Store(Versions):
             write_link(path, Path(os.path.relpath(version.path, self.pointers)))
         except OSError as error:
             raise disk_error(f"{path} cannot be replaced", error) from error
-
-
-def ensure_embedded(store: Store) -> Version:
-    """The version that a start begins with; an empty store gets the model inside the package.
-
-    Raises:
-        StoreError: the store is damaged or cannot be written.
-    """
-    if not os.path.lexists(store.pointers / "current"):
-        with store.lock():
-            if not os.path.lexists(store.pointers / "current"):  # locked, then looked again
-                found = store.candidates().versions
-                store.set_current(found[0] if found else _add_embedded(store))
-    found = store.candidates().versions
-    first = found[0] if found else store.wish(None)
-    if first is None:
-        raise StoreError(f"{store.root / 'current'} has been removed: start again")
-    return first
-
-
-def _add_embedded(store: Store) -> Version:
-    folders = sorted(path for path in _EMBEDDED.iterdir() if path.is_dir()) if _EMBEDDED.is_dir() else []
-    if len(folders) != 1:
-        raise StoreError(f"{_EMBEDDED} must hold one model; it holds {len(folders)}")
-    version = store.add_folder(folders[0], folders[0].name)
-    trial = {"passed": True, "reason": "it came with asrsvc", "files": check_digests(version.path)}
-    store.records.note_trial(version.id, trial)
-    return version
 
 
 def _or_none(store: Store, name: Pointer) -> Version | None:

@@ -6,85 +6,23 @@ operators take turns. The master, which never takes the lock, is wished things: 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from dataclasses import dataclass
 
 from asrsvc.errors import (
     AsrError,
     NothingToRollBack,
     NotTried,
-    RollAborted,
     StoreError,
     TrialFailed,
     WatchFailed,
 )
-from asrsvc.release.numbers import NOTHING, Numbers, Thresholds, compare
 from asrsvc.release.records import Record
 from asrsvc.release.store import Store, Version
+from asrsvc.release.swap_types import Service, Serving, Terms, Verdict
 from asrsvc.release.versions import check_digests
-
-_LOOK_SECONDS: Final = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """What the service says of itself, as far as a change of its version needs it."""
-
-    version: str | None
-    """id of what last served well"""
-    rolling_to: str | None
-    """id of what a roll under way leads to"""
-    numbers: Mapping[str, Numbers]
-    """what each version's workers have answered since the master started"""
-    deaths: Mapping[str, int]
-    """of workers of each version that were to serve"""
-
-
-class Service(Protocol):
-    """The running service."""
-
-    def serving(self) -> Serving | None:
-        """What it says now; None while none runs."""
-
-    def roll(self, version: Version) -> None:
-        """Have the master take its wish, and wait until the roll to this version has succeeded.
-
-        Raises:
-            AsrError: it has not; the class says how it ended.
-        """
-
-    def thresholds(self) -> Thresholds:
-        """How far a new version may fall behind."""
-
-
-class Verdict(Protocol):
-    """What a trial found."""
-
-    @property
-    def passed(self) -> bool:
-        """Whether the version may serve."""
-
-    @property
-    def reason(self) -> str:
-        """Why, in one sentence."""
-
-    def to_record(self) -> dict[str, Any]:
-        """All that it found, as JSON can say it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """How a version is switched to."""
-
-    watch_seconds: float
-    """for which the numbers are watched afterwards"""
-    forced: bool = False
-    """leaves out the demand for a trial, and the comparison of text and speed in the worker too"""
-    say: Callable[[str], None] = lambda _text: None
-    """hears of each step"""
+from asrsvc.release.watch import watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +89,7 @@ def activate(store: Store, service: Service, version: Version, terms: Terms) -> 
     if before is None:
         return Swapped(version, None, serves=False)
     service.roll(version)
-    wrong = _watch(service, version, before, terms)
+    wrong = watch(service, version, before, terms)
     if wrong is not None:
         raise _taken_back(store, service, version, before.version, wrong)
     store.records.note_withdrawn(version.id, None)
@@ -244,48 +182,6 @@ def _check_served(record: Record) -> None:
             f"{record.id} was taken back when it last served ({record.withdrawn.reason}): activate it if you"
             " want it all the same"
         )
-
-
-def _watch(service: Service, version: Version, before: Serving, terms: Terms) -> str | None:
-    """Look at the numbers for a while; what is wrong, or None.
-
-    Raises:
-        RollAborted: somebody has changed the version meanwhile.
-        AsrError: the service has ended, or cannot be asked.
-    """
-    if terms.watch_seconds > 0:
-        terms.say(f"{version.id} serves; watching it for {terms.watch_seconds:g} s")
-    allowed = service.thresholds()
-    old = before.numbers.get(before.version or "", NOTHING)
-    end = time.monotonic() + terms.watch_seconds
-    while time.monotonic() < end:
-        now = service.serving()
-        if now is None:
-            raise RollAborted(
-                f"the service has ended while {version.id} was watched; the next start serves it"
-            )
-        if now.version != version.id:
-            raise RollAborted(f"{now.version} serves: somebody has taken {version.id} back meanwhile")
-        wrong = _judge(version, before, now, allowed, old, forced=terms.forced)
-        if wrong is not None:
-            return wrong
-        time.sleep(_LOOK_SECONDS)
-    return None
-
-
-def _judge(
-    version: Version, before: Serving, now: Serving, allowed: Thresholds, old: Numbers, *, forced: bool
-) -> str | None:
-    dead = now.deaths.get(version.id, 0) - before.deaths.get(version.id, 0)
-    if dead > 0:
-        return f"{dead} of its workers died"
-    new = now.numbers.get(version.id, NOTHING).since(before.numbers.get(version.id, NOTHING))
-    wrong = compare(new, old, allowed, forced=forced)
-    if wrong is None and old.requests < allowed.min_samples:
-        # Too little is known of the old version's text and speed; errors are to be none.
-        clean = replace(NOTHING, requests=allowed.min_samples)
-        wrong = compare(new, clean, allowed, forced=True)
-    return wrong
 
 
 def _taken_back(

@@ -19,7 +19,8 @@ from typing import Final, NoReturn
 
 from asrsvc import settings
 from asrsvc.errors import AsrError, StartError, StoreError
-from asrsvc.release.store import Store, Version, ensure_embedded
+from asrsvc.release.embedded import ensure_embedded
+from asrsvc.release.store import Store, Version
 from asrsvc.settings import SettingError, Settings
 
 _PACKAGE: Final = Path(__file__).resolve().parent.parent

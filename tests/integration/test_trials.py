@@ -21,7 +21,8 @@ from rolling import PREVIOUS_MODEL
 from service import CLIPS, PROJECT, manifest, wait_for
 
 from asrsvc.errors import ClipsError, TrialImpossible
-from asrsvc.release.store import Store, Version, ensure_embedded
+from asrsvc.release.embedded import ensure_embedded
+from asrsvc.release.store import Store, Version
 from asrsvc.release.trial import Trial, TrialOptions, quality, run_trial
 
 QUICK = TrialOptions(reference=False)

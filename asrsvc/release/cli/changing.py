@@ -17,7 +17,8 @@ from asrsvc.release.cli.getting import add_pull_arguments, add_version, find_ver
 from asrsvc.release.cli.rolling import RunningService, next_start
 from asrsvc.release.journal import Change, Journal
 from asrsvc.release.store import Store, Version
-from asrsvc.release.swap import Swapped, Terms
+from asrsvc.release.swap import Swapped
+from asrsvc.release.swap_types import Terms
 from asrsvc.release.trial import Trial
 from asrsvc.release.trial.record import describe
 

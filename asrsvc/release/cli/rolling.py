@@ -15,7 +15,7 @@ from asrsvc.release.cli.service import describe
 from asrsvc.release.journal import Change, Journal
 from asrsvc.release.numbers import Numbers, Thresholds
 from asrsvc.release.store import Store, Version
-from asrsvc.release.swap import Serving
+from asrsvc.release.swap_types import Serving
 from asrsvc.serving.status import Roll, Status
 from asrsvc.settings import SettingError
 

@@ -1,0 +1,56 @@
+"""The look at a version that has begun to serve: whether it does worse than the one before."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Final
+
+from asrsvc.errors import RollAborted
+from asrsvc.release.numbers import NOTHING, Numbers, Thresholds, compare
+from asrsvc.release.swap_types import Service, Serving, Terms
+from asrsvc.release.versions import Version
+
+_LOOK_SECONDS: Final = 0.25
+
+
+def watch(service: Service, version: Version, before: Serving, terms: Terms) -> str | None:
+    """Look at the numbers for a while; what is wrong, or None.
+
+    Raises:
+        RollAborted: somebody has changed the version meanwhile.
+        AsrError: the service has ended, or cannot be asked.
+    """
+    if terms.watch_seconds > 0:
+        terms.say(f"{version.id} serves; watching it for {terms.watch_seconds:g} s")
+    allowed = service.thresholds()
+    old = before.numbers.get(before.version or "", NOTHING)
+    end = time.monotonic() + terms.watch_seconds
+    while time.monotonic() < end:
+        now = service.serving()
+        if now is None:
+            raise RollAborted(
+                f"the service has ended while {version.id} was watched; the next start serves it"
+            )
+        if now.version != version.id:
+            raise RollAborted(f"{now.version} serves: somebody has taken {version.id} back meanwhile")
+        wrong = _judge(version, before, now, allowed, old, forced=terms.forced)
+        if wrong is not None:
+            return wrong
+        time.sleep(_LOOK_SECONDS)
+    return None
+
+
+def _judge(
+    version: Version, before: Serving, now: Serving, allowed: Thresholds, old: Numbers, *, forced: bool
+) -> str | None:
+    dead = now.deaths.get(version.id, 0) - before.deaths.get(version.id, 0)
+    if dead > 0:
+        return f"{dead} of its workers died"
+    new = now.numbers.get(version.id, NOTHING).since(before.numbers.get(version.id, NOTHING))
+    wrong = compare(new, old, allowed, forced=forced)
+    if wrong is None and old.requests < allowed.min_samples:
+        # Too little is known of the old version's text and speed; errors are to be none.
+        clean = replace(NOTHING, requests=allowed.min_samples)
+        wrong = compare(new, clean, allowed, forced=True)
+    return wrong
