@@ -30,7 +30,7 @@ class Case:
 
     words: list[str]
     code: int = 0
-    most: int = 12
+    most: int = 8
     """points that are tried without --soak, spread over all"""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -45,7 +46,7 @@ class Crowd:
     async def _one(self, every: float | None) -> None:
         while True:
             try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                reader, writer = await self._connect()
             except OSError:
                 await asyncio.sleep(0.1)
                 continue
@@ -61,6 +62,16 @@ class Crowd:
                 if sender is not None:
                     sender.cancel()
                 writer.close()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        made = socket.socket()
+        made.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(made, ("127.0.0.1", self._port))
+            return await asyncio.open_connection(sock=made)
+        except BaseException:  # cancelled too: asyncio would leave it open then
+            made.close()
+            raise
 
     async def _trickle(self, writer: asyncio.StreamWriter, every: float) -> None:
         for byte in head(length=1000):

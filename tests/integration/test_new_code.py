@@ -200,9 +200,9 @@ def test_a_stop_while_a_new_master_starts_stops_both(tmp_path: Path) -> None:
     with renewable(tmp_path) as service:
         half = begin_half(service)
         master = service.master
+        before = len(master.children(recursive=True))
         with changed(service, BROKEN["a worker that hangs"]):
             master.send_signal(signal.SIGUSR2)
-            before = len(master.children(recursive=True))
             wait_for("its workers", lambda: len(master.children(recursive=True)) >= before + 3, 30)
             everybody = master.children(recursive=True)
             master.send_signal(signal.SIGTERM)

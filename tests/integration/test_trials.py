@@ -237,7 +237,7 @@ def test_try_prints_a_report_and_fails_with_a_code_of_its_own(
     lines = err.splitlines()
     assert lines[0].endswith("listens to the recordings")
     assert lines[-3].startswith(f"asrsvc: {earlier.id} failed its trial: ")
-    assert lines[-2] == "serving now: nothing"
+    assert lines[-2] == f"serving now: nothing; the next start serves {good.id}"
     assert "--max-cer" in lines[-1]
     code, out, _ = run(store, "try", earlier.id, "--max-cer", "0.2")
     assert code == 0
