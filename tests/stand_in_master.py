@@ -91,6 +91,8 @@ class Master:
             return
         if self.behaviour == "never ends":
             return
+        if self.behaviour == "waits" and not self.path.with_name("go").exists():
+            return
         if self.behaviour == "fails" and roll.step == "soak":
             self.say(roll=replace(roll, step="undo"))
         elif roll.step == "undo":

@@ -276,13 +276,16 @@ def test_two_reloads_at_once_both_end(place: Place) -> None:
 
 
 def test_a_reload_during_a_roll_waits_for_its_own(place: Place) -> None:
-    place.master("succeeds")
+    place.master("waits")
     os.kill(place.masters[0].pid, signal.SIGHUP)
     wait_for(lambda: place.status().rolling)
-    done = place.run("reload", "--json")
-    assert done.returncode == 0, done.stderr
-    assert f"roll 1 ({place.a.id} again) is under way and ends first" in done.stderr
-    assert json.loads(done.stdout)["roll"]["id"] == 2
+    process = place.start("reload", "--json")
+    assert process.stderr is not None
+    assert f"roll 1 ({place.a.id} again) is under way and ends first" in process.stderr.readline()
+    place.status_path.with_name("go").touch()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert json.loads(out)["roll"]["id"] == 2
 
 
 def test_an_interrupted_reload_says_that_the_roll_goes_on(place: Place) -> None:
