@@ -30,9 +30,6 @@ class Place(Protocol):
     def body_complete(self) -> None:
         """The engine is needed from now on."""
 
-    def release(self) -> None:
-        """The request has ended; may be called again."""
-
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
@@ -95,16 +92,13 @@ class Desk:
         state["note"]["queue_ms"] = _milliseconds(waited)
         if waited > self._queue_timeout:
             raise NotReady(f"no worker was free for {waited:.0f} s", code="queue_timeout")
+        form = await read_form(request.headers, request.receive, self._limits, _FIELDS)
         try:
-            form = await read_form(request.headers, request.receive, self._limits, _FIELDS)
-            try:
-                wishes = parse_fields(form.fields)
-                place.body_complete()
-                transcript = await self._work(request, form, wishes.options)
-            finally:
-                form.close()
+            wishes = parse_fields(form.fields)
+            place.body_complete()
+            transcript = await self._work(request, form, wishes.options)
         finally:
-            place.release()
+            form.close()
         state["note"]["empty"] = not transcript.text
         body = answer(transcript, wishes.timestamps)
         body["model_version"] = self._transcriber.model.version
