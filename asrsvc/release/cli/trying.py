@@ -132,7 +132,7 @@ _factor.__name__ = "factor of at least 1"
 COMMANDS: Final = (
     Command(
         "try",
-        "load a version apart, run recordings, compare texts and speed with the version that serves",
+        "try a version on recordings, apart from the service",
         try_version,
         3600,
         arguments=_add_arguments,

@@ -58,7 +58,7 @@ class Subject:
         self.found.engine = _texts(answer, "engine")
 
     def load(self) -> None:
-        """Have it loaded, as a worker does it."""
+        """Have it loaded, as a worker does it; where a faster twin is made, its folder belongs here."""
         question = {**self._question("load"), "max_seconds": MOST_CLIP_SECONDS}
         answer = self.ask(question, doing="while it loaded", seconds=self._options.load_timeout)
         self.found.load_seconds = _number(answer, "seconds")
