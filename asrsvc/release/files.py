@@ -11,6 +11,7 @@ import re
 import secrets
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
 from typing import Final
@@ -59,8 +60,31 @@ def write_link(link: Path, target: Path) -> None:
     sync_folder(link.parent)
 
 
-def remove_link(link: Path, expected: Path) -> bool:
-    """Remove a symbolic link if it still points there; whether it did.
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One symbolic link: another one that points to the same place differs."""
+
+    target: Path
+    inode: int
+    mtime_ns: int
+
+
+def look_at(link: Path) -> Link | None:
+    """The symbolic link that is there now; None where there is none.
+
+    Raises:
+        OSError: it is no symbolic link, or the disk refuses.
+    """
+    try:
+        # If it is replaced between the two, this is no link that ever was: it equals none.
+        found = link.lstat()
+        return Link(link.readlink(), found.st_ino, found.st_mtime_ns)
+    except FileNotFoundError:
+        return None
+
+
+def remove_link(link: Path, seen: Link) -> bool:
+    """Remove a symbolic link if it is still the one that was looked at; whether it was.
 
     Another process may replace it at any time: it is moved aside first and looked at there, and
     one that turns out to be new is put back, unless there is an even newer one.
@@ -70,12 +94,12 @@ def remove_link(link: Path, expected: Path) -> bool:
     """
     aside = _beside(link)
     try:
-        if link.readlink() != expected:
+        if look_at(link) != seen:
             return False
         link.rename(aside)
     except FileNotFoundError:
         return False
-    same = aside.readlink() == expected
+    same = look_at(aside) == seen
     if not same:
         try:
             os.link(aside, link, follow_symlinks=False)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from asrsvc.errors import StoreError
-from asrsvc.release.files import disk_error, make_folder, remove_link, sweep, write_link
+from asrsvc.release.files import Link, disk_error, look_at, make_folder, remove_link, sweep, write_link
 from asrsvc.release.manifest import REQUIRED_FILES
 from asrsvc.release.records import Record, Records
 from asrsvc.release.versions import Version, Versions, check_files
@@ -143,9 +143,8 @@ class Store(Versions):
         """
         path = self.pointers / "next"
         try:
-            return remove_link(path, path.readlink())
-        except FileNotFoundError:
-            return False
+            seen = look_at(path)
+            return seen is not None and remove_link(path, seen)
         except OSError as error:
             if path.exists() and not path.is_symlink():
                 raise StoreError(f"{path} must be a symbolic link: move it away") from error
@@ -193,19 +192,35 @@ class Store(Versions):
             self._point("current", version)
         self.drop_next(version)
 
-    def drop_next(self, version: Version) -> bool:
+    def look_at_next(self) -> Link | None:
+        """The wish as a thing of its own: a second wish for the same version is another one.
+
+        Raises:
+            StoreError: `next` is no pointer, or cannot be read.
+        """
+        path = self.pointers / "next"
+        try:
+            return look_at(path)
+        except OSError as error:
+            raise StoreError(f"{path} must be a symbolic link to versions/<id>") from error
+
+    def drop_next(self, version: Version, taken: Link | None = None) -> bool:
         """Take the wish away if it still names this version; whether it did.
+
+        Args:
+            version: that is not wished for any more.
+            taken: the wish that has been dealt with; one that was made since stays, whatever it names.
 
         Raises:
             StoreError: the disk refuses.
         """
         path = self.pointers / "next"
-        if _or_none(self, "next") != version:
-            return False
         try:
-            return remove_link(path, path.readlink())
-        except FileNotFoundError:
-            return False
+            # Looked at before it is followed: what is removed is what was judged.
+            seen = look_at(path)
+            if seen is None or seen != (taken or seen) or _or_none(self, "next") != version:
+                return False
+            return remove_link(path, seen)
         except OSError as error:
             raise disk_error(f"{path} cannot be removed", error) from error
 

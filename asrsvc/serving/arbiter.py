@@ -425,9 +425,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._refuse("SIGHUP", "a new master is being started")
             return
         try:
-            wish = self._store.wish(self._machine.base)
-            if wish is None:
-                raise StoreError(f"{self._store.root} holds no version to serve")
+            wish = self._ledger.take_wish(self._machine.base)
             record = self._store.record(wish.id)
         except AsrError as error:
             self._refuse("SIGHUP", error.message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asrsvc.errors import StoreError
+from asrsvc.release.files import Link
 from asrsvc.release.store import Store, Version
 from asrsvc.serving.roll import Result, Settle
 
@@ -12,6 +13,20 @@ class Ledger:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._taken: Link | None = None
+
+    def take_wish(self, base: str | None) -> Version:
+        """What to roll to now; see `Store.wish`. It is dropped when its roll has failed.
+
+        Raises:
+            StoreError: a pointer is broken, or there is no version to serve.
+        """
+        taken = self._store.look_at_next()
+        wish = self._store.wish(base)
+        if wish is None:
+            raise StoreError(f"{self._store.root} holds no version to serve")
+        self._taken = taken
+        return wish
 
     def settle(self, end: Settle, *, source: str | None, base: str | None) -> None:
         """A roll has ended: move the pointers, or record why not.
@@ -28,9 +43,11 @@ class Ledger:
         if end.result is Result.SUCCEEDED:
             self._store.promote(version, settled=source)
             return
-        self._store.drop_next(version)
         if end.result is Result.FAILED:
+            if self._taken is not None:
+                self._store.drop_next(version, self._taken)
             self._store.records.note_refused(version.id, end.error or "")
+        # One that was called off had lost its wish before: what is there now was made since.
         if base is not None:
             self._store.restore_current(self._store.version(base))
 

@@ -16,10 +16,12 @@ from service import PROJECT, free_port, wait_for
 
 RECORDS = PROJECT / "var" / "soak"
 """what the long runs found, one JSON file each"""
+BETWEEN_SECONDS = 15.0
+"""from one roll to the next: loading costs the same at any rate, and 70 % with rolls must stay below 100 %"""
 
 
 def roll_to_and_fro(
-    service: Operated, rolls: int, requests: int, rate: float, folder: Path
+    service: Operated, rolls: int, requests: int, rate: float, folder: Path, *, between: float = 0.0
 ) -> dict[str, Any]:
     """Roll under load, a third of it through nginx, and check every answer; what was found."""
     versions = (service.other, service.good)
@@ -30,10 +32,13 @@ def roll_to_and_fro(
         watching(service) as watch,
         traffic(service, rate, service.port, service.port, front, **kept) as flow,
     ):
+        earliest = time.monotonic()
         for number in range(rolls):
             # Spread over the run; some requests between two rolls are needed in any case.
             goal = max(requests * number // rolls, flow.answered + 10)
             wait_for("the time of the next roll", lambda goal=goal: flow.answered >= goal, 120)
+            time.sleep(max(0.0, earliest - time.monotonic()))
+            earliest = time.monotonic() + between
             roll = service.roll_to(versions[number % 2])
             assert (roll.result, roll.error) == ("succeeded", None)
         wait_for(f"{requests} answers", lambda: flow.answered >= requests, 240)
@@ -95,7 +100,9 @@ def test_thirty_rolls_lose_none_of_thirty_thousand_requests(tmp_path: Path, run:
 
         measure_capacity(make, at_once=4, seconds=2)  # the first runs are slow
         capacity = measure_capacity(make, at_once=4, seconds=10)
-        found = roll_to_and_fro(service, 30, 30_000, 0.7 * capacity, tmp_path / "nginx")
+        found = roll_to_and_fro(
+            service, 30, 30_000, 0.7 * capacity, tmp_path / "nginx", between=BETWEEN_SECONDS
+        )
     RECORDS.mkdir(parents=True, exist_ok=True)
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{run}.json"
     content = {"capacity": capacity, **found}
