@@ -29,6 +29,7 @@ from asrsvc.settings import Settings
 from asrsvc.speech.transcribe import Transcriber
 from asrsvc.web.admin import Admin
 from asrsvc.web.answers import JsonResponse, error_response
+from asrsvc.web import pages
 from asrsvc.web.ops import health, live, unhealthy
 from asrsvc.web.transcriptions import Desk
 from asrsvc.web.upload import UploadLimits
@@ -85,6 +86,7 @@ def create_app(
             Route("/health/ready", health(transcriber.model.version, problems), methods=["GET"]),
             Route("/health", health(transcriber.model.version, problems), methods=["GET"]),
             *(admin.routes() if admin is not None else ()),
+            *pages.routes(),
         ],
         exception_handlers={
             AsrError: _on_error,
@@ -113,6 +115,7 @@ def create_apology(reason: str, admin: Admin | None = None) -> ASGIApp:
     app = Starlette(
         routes=[
             *(admin.routes() if admin is not None else ()),
+            *pages.routes(),
             Route("/{path:path}", apologise, methods=[*_METHODS]),
         ],
         exception_handlers={
