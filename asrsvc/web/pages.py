@@ -36,6 +36,8 @@ _TYPES: Final = {
     ".svg": "image/svg+xml",
     ".txt": "text/plain; charset=utf-8",
 }
+_PACKED: Final = ".gz"
+"""of a file that is kept packed: a large one that others have made"""
 _GZIP_LEVEL: Final = 6
 _NOT_WORTH_IT: Final = 1024
 """bytes that are sent as they are"""
@@ -57,11 +59,6 @@ _PAGE_POLICY: Final = {
     "require-trusted-types-for": "'script'",
     "trusted-types": "'none'",
 }
-_DOCS_POLICY: Final = {
-    **_COMMON_POLICY,
-    # The viewer's templates have style attributes; what it shows is this service's own description.
-    "style-src": "'self' 'unsafe-inline'",
-}
 _SECURITY: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -75,7 +72,7 @@ def _policy(parts: Mapping[str, str]) -> str:
     return "; ".join(f"{name} {value}" for name, value in parts.items())
 
 
-_POLICIES: Final = {"index.html": _policy(_PAGE_POLICY), "docs.html": _policy(_DOCS_POLICY)}
+_POLICIES: Final = {"index.html": _policy(_PAGE_POLICY), "docs.html": _policy(_COMMON_POLICY)}
 _STRICTEST: Final = _policy({"default-src": "'none'", "frame-ancestors": "'none'"})
 
 
@@ -84,11 +81,12 @@ class Content:
     """What is sent under one name."""
 
     media_type: str
-    plain: bytes
+    plain: bytes | None
+    """None: unpacked for the few who do not take gzip"""
     packed: bytes | None
-    """the same in gzip, where that is smaller"""
-    digest: str
-    """of the plain bytes"""
+    """the same in gzip; None: it would not be smaller"""
+    tag: str
+    """changes when the content does"""
 
 
 def content(plain: bytes, media_type: str) -> Content:
@@ -96,7 +94,11 @@ def content(plain: bytes, media_type: str) -> Content:
     packed = None
     if len(plain) > _NOT_WORTH_IT and not media_type.startswith("audio/"):
         packed = gzip.compress(plain, _GZIP_LEVEL, mtime=0)
-    return Content(media_type, plain, packed, hashlib.sha256(plain).hexdigest()[:32])
+    return Content(media_type, plain, packed, _tag(plain))
+
+
+def _tag(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
 def respond(request: Request, found: Content, policy: str = _STRICTEST) -> Response:
@@ -109,7 +111,7 @@ def respond(request: Request, found: Content, policy: str = _STRICTEST) -> Respo
     """
     accepted = request.headers.get("accept-encoding", "").lower()
     packed = found.packed if _takes_gzip(accepted) else None
-    tag = f'"{found.digest}-gzip"' if packed is not None else f'"{found.digest}"'
+    tag = f'"{found.tag}-gzip"' if packed is not None else f'"{found.tag}"'
     headers = {
         **_SECURITY,
         "Content-Security-Policy": policy,
@@ -122,7 +124,7 @@ def respond(request: Request, found: Content, policy: str = _STRICTEST) -> Respo
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     if packed is not None:
         headers["Content-Encoding"] = "gzip"
-    body = found.plain if packed is None else packed
+    body = packed or found.plain or gzip.decompress(found.packed or b"")
     return Response(body, media_type=None, headers={**headers, "Content-Type": found.media_type})
 
 
@@ -138,9 +140,9 @@ def _takes_gzip(accepted: str) -> bool:
 def _files() -> dict[str, Path]:
     """Every file that may be sent, by the name in its address; nothing else is looked for on the disk."""
     found = {
-        str(path.relative_to(PAGE_FOLDER)): path
+        str(path.relative_to(PAGE_FOLDER)).removesuffix(_PACKED): path
         for path in sorted(PAGE_FOLDER.rglob("*"))
-        if path.is_file() and path.suffix in _TYPES
+        if path.is_file() and (path.suffix in _TYPES or path.suffix == _PACKED)
     }
     found |= {f"samples/{path.name}": path for path in sorted(_SAMPLES_FOLDER.glob("*.flac"))}
     return found
@@ -148,7 +150,10 @@ def _files() -> dict[str, Path]:
 
 @cache
 def _read(path: Path) -> Content:
-    return content(path.read_bytes(), _TYPES[path.suffix])
+    data = path.read_bytes()
+    if path.suffix == _PACKED:
+        return Content(_TYPES[path.with_suffix("").suffix], None, data, _tag(data))
+    return content(data, _TYPES[path.suffix])
 
 
 async def _send(request: Request, name: str) -> Response:
