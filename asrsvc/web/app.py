@@ -27,9 +27,9 @@ from asrsvc.errors import (
 )
 from asrsvc.settings import Settings
 from asrsvc.speech.transcribe import Transcriber
+from asrsvc.web import pages
 from asrsvc.web.admin import Admin
 from asrsvc.web.answers import JsonResponse, error_response
-from asrsvc.web import pages
 from asrsvc.web.ops import health, live, unhealthy
 from asrsvc.web.transcriptions import Desk
 from asrsvc.web.upload import UploadLimits
