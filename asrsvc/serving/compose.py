@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp
 
 from asrsvc.errors import AsrError, NotFound, StoreError
+from asrsvc.release.card import read_card
 from asrsvc.release.catalogue import catalogue
 from asrsvc.release.store import Store
 from asrsvc.release.versions import check_digests
@@ -97,6 +98,7 @@ def load_app(
     return create_app(
         settings,
         transcriber,
+        read_card(settings.store / "versions" / transcriber.model.version, transcriber.model.version),
         threads=MOST_REQUESTS,
         observe=observe,
         problems=problems,

@@ -155,6 +155,9 @@ class LingeringProtocol(HttpToolsProtocol):
         unread = not silent and (not self._request_is_whole() or self._discarded > 0)
         if not unread or self._wire.is_closing():
             self._wire.close()
+            if self._wire.get_write_buffer_size():
+                # A client that takes nothing of its answer would keep the connection for ever.
+                self._deadline = self.loop.call_later(LINGER_SECONDS, self._wire.abort)
             return
         self._linger(LINGER_SECONDS)
 

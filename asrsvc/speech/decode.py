@@ -69,6 +69,8 @@ class Recording:
         self._helpers = helpers
         self.seconds = 0.0
         """seconds of sound decoded so far, on the file's own clock"""
+        self.declared_seconds: float | None = None
+        """length by the file's own header, which may be wrong; None before the first block, or unknown"""
 
     def blocks(self) -> Iterator[FloatArray]:
         """Give the recording as consecutive blocks, shape (n,), float32, 16 kHz mono, in [-1, 1].
@@ -146,6 +148,7 @@ class Recording:
         # 2**63 - 1 stands for a length that the file does not say.
         known_length = declared < 2**62
         if known_length:
+            self.declared_seconds = declared / rate
             self._check_length(declared / rate)
         _check_chunks(self._descriptor)
         size = max(1, min(rate * _BLOCK_SECONDS, _BLOCK_VALUES // channels))

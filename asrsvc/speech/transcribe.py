@@ -6,8 +6,8 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Final
 
 from asrsvc.errors import Cancelled
@@ -17,7 +17,8 @@ from asrsvc.speech.features import MIN_SAMPLES
 from asrsvc.speech.ffmpeg import HelperPool
 from asrsvc.speech.model import Model
 from asrsvc.speech.segment import Segmenter
-from asrsvc.speech.text import read
+from asrsvc.speech.silences import silences
+from asrsvc.speech.text import NO_SPEECH, Reading, read
 from asrsvc.speech.types import SAMPLE_RATE, FloatArray, Language, Segment, Span, Transcript
 from asrsvc.speech.words import edges, words
 
@@ -36,6 +37,10 @@ class Options:
     use_itn: bool = True
     words: bool = False
     """whether segments carry words"""
+    tokens: bool = False
+    """whether segments carry tokens"""
+    candidates: tuple[Language, ...] = ()
+    """with the language `auto`: what may be spoken; none: any of the languages"""
 
 
 @dataclass(slots=True)
@@ -50,6 +55,8 @@ class Progress:
     """time spent in the engine"""
     spans: int = 0
     """spans recognised so far"""
+    declared_seconds: float | None = None
+    """length of the recording by its own header, which may be wrong; None: unknown"""
 
 
 class Transcriber:
@@ -148,14 +155,7 @@ class Transcriber:
         """Transcribe a whole file; arguments and errors are those of `segments`."""
         progress = progress if progress is not None else Progress()
         found = tuple(self.segments(descriptor, options, progress, cancelled))
-        return Transcript(
-            text=join_texts(found),
-            language=_majority(found, lambda s: s.language, "nospeech"),
-            emotion=_majority(found, lambda s: s.emotion, "unknown"),
-            events=tuple(dict.fromkeys(event for s in found for event in s.events)),
-            duration=round(progress.audio_seconds, 3),
-            segments=found,
-        )
+        return whole(found, progress.audio_seconds)
 
     def _recognise(self, span: Span, options: Options, progress: Progress) -> Segment:
         offset = span.waveform.offset / SAMPLE_RATE
@@ -163,13 +163,14 @@ class Transcriber:
         if len(span.waveform.samples) < MIN_SAMPLES:
             return _silent(offset, limit)
         features = self.model.extractor.features(span.waveform.samples)
-        inference = self._batcher.infer(
-            features, options.language, use_itn=options.use_itn, timeout=self._queue_timeout
-        )
-        progress.inference_seconds += inference.seconds
+        reading = self._hear(features, options.language, options, progress)
         progress.spans += 1
-        reading = read(inference.logits, self.model.vocabulary)
-        heard = words(reading, offset, limit) if options.words else ()
+        if options.candidates and reading.language not in {*options.candidates, NO_SPEECH}:
+            reading = max(
+                (self._told(features, language, options, progress) for language in options.candidates),
+                key=lambda told: told.confidence,
+            )
+        heard = words(reading, offset, limit, silences(span.waveform.samples)) if options.words else ()
         start, end = span.start / SAMPLE_RATE, span.end / SAMPLE_RATE
         if reading.tokens and span.end - span.start == len(span.waveform.samples):
             # Nobody looked for the edges of the speech in a span without margins: the tokens know.
@@ -183,7 +184,26 @@ class Transcriber:
             events=reading.events,
             confidence=round(reading.confidence, 4),
             words=heard,
+            tokens=reading.tokens if options.tokens else (),
+            no_speech=round(reading.no_speech, 4),
         )
+
+    def _told(
+        self, features: FloatArray, language: Language, options: Options, progress: Progress
+    ) -> Reading:
+        """What is heard when it is told that this language is spoken; it may answer another one's tag."""
+        reading = self._hear(features, language, options, progress)
+        kept = reading.language in {*options.candidates, NO_SPEECH}
+        return reading if kept else replace(reading, language=language)
+
+    def _hear(
+        self, features: FloatArray, language: Language, options: Options, progress: Progress
+    ) -> Reading:
+        inference = self._batcher.infer(
+            features, language, use_itn=options.use_itn, timeout=self._queue_timeout
+        )
+        progress.inference_seconds += inference.seconds
+        return read(inference.logits, self.model.vocabulary)
 
 
 def _followed(
@@ -195,26 +215,52 @@ def _followed(
     """
     for block in recording.blocks():
         progress.audio_seconds = recording.seconds
+        progress.declared_seconds = recording.declared_seconds
         yield block
         if cancelled is not None and cancelled.is_set():
             raise Cancelled("the client has gone")
 
 
+def whole(segments: tuple[Segment, ...], seconds: float) -> Transcript:
+    """What the segments of a recording are together.
+
+    Args:
+        segments: in order of time.
+        seconds: length of the recording.
+    """
+    return Transcript(
+        text=join_texts(segments),
+        language=_majority(segments, lambda s: s.language, NO_SPEECH),
+        emotion=_majority(segments, lambda s: s.emotion, "unknown"),
+        events=tuple(dict.fromkeys(event for s in segments for event in s.events)),
+        duration=round(seconds, 3),
+        segments=segments,
+    )
+
+
 def _silent(start: float, end: float) -> Segment:
-    return Segment(start, end, "", "nospeech", "unknown", (), 0.0, ())
+    return Segment(start, end, "", NO_SPEECH, "unknown", (), 0.0, ())
 
 
-def join_texts(segments: tuple[Segment, ...]) -> str:
-    """The texts of all segments, with a space between two unless both are written without spaces."""
-    text = ""
-    before = ""
-    for segment in segments:
+class Joiner:
+    """Joins the texts of segments, with a space between two unless both are written without spaces."""
+
+    def __init__(self) -> None:
+        self._before: str | None = None
+
+    def add(self, segment: Segment) -> str:
+        """What the segment adds to the text: its own text, with a space in front where one belongs."""
         if not segment.text:
-            continue
+            return ""
+        before, self._before = self._before, segment.language
         close = before in _WITHOUT_SPACES and segment.language in _WITHOUT_SPACES
-        text += segment.text if not text or close else " " + segment.text
-        before = segment.language
-    return text
+        return segment.text if before is None or close else " " + segment.text
+
+
+def join_texts(segments: Iterable[Segment]) -> str:
+    """The texts of all segments, see `Joiner`."""
+    joiner = Joiner()
+    return "".join(joiner.add(segment) for segment in segments)
 
 
 def _majority(segments: tuple[Segment, ...], value: Callable[[Segment], str], default: str) -> str:
