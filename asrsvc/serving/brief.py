@@ -7,7 +7,9 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from asrsvc.serving.keys import KeyRing
 from asrsvc.serving.lanes import Lane, LaneName
+from asrsvc.serving.limits import ClientTable
 from asrsvc.serving.scoreboard import Row
 from asrsvc.settings import Settings
 
@@ -36,6 +38,10 @@ class Brief:
     """the worker's own numbers"""
     service: Row
     """the master's row"""
+    clients: ClientTable
+    """where the limits of clients are counted"""
+    keys: KeyRing | None
+    """the API keys as the master has them; None: no key is needed"""
     pipe: int
     """descriptor that the worker writes its lines to"""
     ops_listeners: frozenset[int]

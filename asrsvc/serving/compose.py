@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,11 @@ from asrsvc.release.store import Store
 from asrsvc.release.versions import check_digests
 from asrsvc.serving import status
 from asrsvc.serving.accept import Head
+from asrsvc.serving.brief import Brief
 from asrsvc.serving.lanes import LaneName
 from asrsvc.serving.operations import Operation, Operations
 from asrsvc.serving.warmup import check, expected
-from asrsvc.settings import Settings
+from asrsvc.settings import Settings, is_public
 from asrsvc.speech.batch import Batcher
 from asrsvc.speech.decode import Limits
 from asrsvc.speech.ffmpeg import HelperPool
@@ -28,6 +30,7 @@ from asrsvc.speech.model import Model
 from asrsvc.speech.sample import Heard, engine_key, hear
 from asrsvc.speech.segment import Segmenter
 from asrsvc.speech.transcribe import Transcriber
+from asrsvc.web.access import Access, Admission, Asked, Rules
 from asrsvc.web.admin import Admin
 from asrsvc.web.app import ENGINE_PATHS, Observe, create_apology, create_app
 from asrsvc.web.upload import check_head, declared_length
@@ -91,28 +94,32 @@ def assemble(settings: Settings, loaded: Loaded) -> Transcriber:
     )
 
 
-def load_app(
-    settings: Settings, transcriber: Transcriber, observe: Observe, problems: tuple[str, ...]
-) -> ASGIApp:
+def access(brief: Brief) -> Access:
+    """Who may come in, by what the master has given this worker."""
+    return Access(Rules.of(brief.settings), brief.keys, brief.clients)
+
+
+def load_app(brief: Brief, transcriber: Transcriber, observe: Observe) -> ASGIApp:
     """The application around a loaded transcriber."""
     return create_app(
-        settings,
+        brief.settings,
         transcriber,
         read_card(settings.store / "versions" / transcriber.model.version, transcriber.model.version),
         threads=MOST_REQUESTS,
         observe=observe,
-        problems=problems,
-        admin=_admin(settings),
+        access=access(brief),
+        problems=brief.problems,
+        admin=_admin(brief.settings),
     )
 
 
-def load_apology(settings: Settings, reason: str) -> ASGIApp:
+def load_apology(settings: Settings, reason: str, access: Access) -> ASGIApp:
     """The application of a worker without a model."""
-    return create_apology(reason, _admin(settings))
+    return create_apology(reason, access, settings.cors_origins, _admin(settings))
 
 
 def _admin(settings: Settings) -> Admin:
-    return Admin(_Hands(settings), settings.admin_token)
+    return Admin(_Hands(settings), settings.admin_token, ops_is_public=is_public(settings.ops_bind))
 
 
 class _Hands:
@@ -143,10 +150,11 @@ class _Hands:
 
 
 class Router:
-    """Tells which lane a request must wait in."""
+    """Tells which lane a request must wait in, and whether its client may."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, access: Access) -> None:
         self._limit_bytes = settings.max_upload_mb * 2**20
+        self._access = access
 
     def lane_of(self, head: Head) -> LaneName | None:
         """None where the header alone decides the answer, or no engine is needed."""
@@ -159,3 +167,33 @@ class Router:
         except AsrError:
             return None  # the application says the same, in an answer
         return LaneName.SHORT if length is not None and length <= _SHORT_BYTES else LaneName.LONG
+
+    def admit(self, head: Head, connection: socket.socket) -> Ticketed | AsrError:
+        """Let a request into the queue and count it, or say what it is answered."""
+        try:
+            address = connection.getpeername() if connection.family != socket.AF_UNIX else ""
+        except OSError:
+            address = ""  # it has gone; whoever takes it sees that
+        peer = address[0] if address else ""
+        asked = Asked(head.method, head.path, Headers(raw=list(head.headers)), peer)
+        try:
+            return Ticketed(self._access, self._access.admit(asked))
+        except AsrError as error:
+            return error
+
+
+@dataclass(frozen=True, slots=True)
+class Ticketed:
+    """A request that has been let in."""
+
+    access: Access
+    admission: Admission
+
+    @property
+    def ticket(self) -> int:
+        """In the table of clients."""
+        return self.admission.ticket
+
+    def withdraw(self) -> None:
+        """Nothing was done for it."""
+        self.access.withdraw(self.admission)

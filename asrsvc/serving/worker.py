@@ -62,6 +62,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         "lifespan": "off",
         "access_log": False,
         "server_header": False,
+        # uvicorn would believe X-Forwarded-For of whoever comes from this machine.
+        "proxy_headers": False,
         # An idle connection could be closed under a client's feet: none is kept.
         "headers": [("Connection", "close")],
     }
@@ -114,7 +116,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             from asrsvc.serving import compose  # noqa: PLC0415 - not in the master
 
             self._title("no model")
-            app = compose.load_apology(brief.settings, " ".join(brief.problems) or "no model can be loaded")
+            reason = " ".join(brief.problems) or "no model can be loaded"
+            app = compose.load_apology(brief.settings, reason, compose.access(brief))
             return app if self._say_ready(Line("ready")) else None
         self._title(f"{brief.version} loading")
         started = time.monotonic()
@@ -157,7 +160,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
                 "likeness": round(loaded.findings.likeness, 3),
             },
         )
-        app = compose.load_app(brief.settings, transcriber, self._observe, brief.problems)
+        app = compose.load_app(brief, transcriber, self._observe)
         said = self._say_ready(Line("ready", cost=loaded.findings.cost, load_seconds=seconds))
         return app if said else None
 
@@ -185,20 +188,24 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             longest_wait=brief.settings.queue_timeout,
             most=compose.MOST_REQUESTS,
             changed=self._count,
+            tickets=brief.clients,
         )
+        router = compose.Router(brief.settings, compose.access(brief))
         self._acceptor = Acceptor(
             [
                 (listener.sock, {"local": True} if listener.fileno() in brief.ops_listeners else {})
                 for listener in self.sockets
             ],
             serve=self._hand_over,
-            lane_of=compose.Router(brief.settings).lane_of if brief.version else lambda _head: None,
+            lane_of=router.lane_of if brief.version else lambda _head: None,
             lanes=brief.lanes,
             limits=Limits(
                 head_seconds=brief.settings.header_timeout,
                 visitors=min(_VISITORS, _raise_descriptor_limit() // _DESCRIPTORS_EACH),
             ),
             changed=self._count_arriving,
+            admit=router.admit,
+            tickets=brief.clients,
         )
         if brief.version:
             self._places.start()

@@ -68,6 +68,8 @@ class Admin:
     hands: Hands
     token: str
     """lets them be used at any listener; empty: at the ops listener alone"""
+    ops_is_public: bool = False
+    """whether other machines reach the ops listener: then it needs the token too, if there is one"""
 
     def routes(self) -> list[Route]:
         """To be put before any route that takes all paths."""
@@ -100,7 +102,7 @@ class Admin:
         known = bool(self.token) and scheme.lower() == "bearer"
         if known and hmac.compare_digest(given.strip().encode(), self.token.encode()):
             return
-        if not request.scope["state"].get("local"):
+        if not request.scope["state"].get("local") or (self.ops_is_public and self.token):
             if not self.token:
                 raise NotFound(f"path {request.url.path[:100]!r} is not served here")
             raise Unauthorised("/admin wants Authorization: Bearer and the token of ASR_ADMIN_TOKEN")

@@ -22,16 +22,17 @@ from asrsvc.errors import (
     MethodNotAllowed,
     NotFound,
     NotReady,
-    OverCapacity,
     Unauthorised,
 )
 from asrsvc.release.card import Card
 from asrsvc.settings import Settings
 from asrsvc.speech.transcribe import Transcriber
 from asrsvc.web import pages
+from asrsvc.web.access import Access
 from asrsvc.web.admin import Admin
 from asrsvc.web.answers import JsonResponse, error_response
 from asrsvc.web.desk import Desk
+from asrsvc.web.gate import guarded
 from asrsvc.web.openai import TRANSCRIPTIONS_PATH, OpenAi
 from asrsvc.web.ops import health, live, unhealthy
 from asrsvc.web.transcriptions import Transcriptions
@@ -60,13 +61,15 @@ def create_app(
     *,
     threads: int,
     observe: Observe,
+    access: Access,
     problems: tuple[str, ...] = (),
     admin: Admin | None = None,
 ) -> ASGIApp:
     """Build the application of one worker.
 
     The server that runs it puts into each request's state: `place` and `arrived` (time.monotonic())
-    if it has come through the queue, `refusal` (`over_capacity`) if it could not enter it.
+    if it has come through the queue, `refusal` (`over_capacity`) if it could not enter it, `denial` (an
+    AsrError) if it may not. What is behind `access` finds the `client` there.
 
     Args:
         settings: in force.
@@ -74,6 +77,7 @@ def create_app(
         card: of the version.
         threads: requests that are worked on at the same time, at most.
         observe: see `Observe`.
+        access: who may come in.
         problems: what is not as it should be though the service serves, for `/health`.
         admin: the operator's endpoints, if there are any.
     """
@@ -100,14 +104,18 @@ def create_app(
             Exception: _on_unexpected,
         },
     )
-    return Envelope(app, transcriber.model.version, observe)
+    return Envelope(guarded(app, access, settings.cors_origins), transcriber.model.version, observe)
 
 
-def create_apology(reason: str, admin: Admin | None = None) -> ASGIApp:
+def create_apology(
+    reason: str, access: Access, origins: tuple[str, ...] = (), admin: Admin | None = None
+) -> ASGIApp:
     """Build the application of a worker that has no model: it is alive, and says what is wrong.
 
     Args:
         reason: one sentence.
+        access: who may come in.
+        origins: web pages of other sites that may use the API.
         admin: the operator's endpoints: who has no model wants another.
     """
 
@@ -130,7 +138,7 @@ def create_apology(reason: str, admin: Admin | None = None) -> ASGIApp:
             Exception: _on_unexpected,
         },
     )
-    return Envelope(app, None, lambda _status, _note: None)
+    return Envelope(guarded(app, access, origins), None, lambda _status, _note: None)
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
@@ -199,12 +207,7 @@ class Envelope:
             await send(message)
 
         try:
-            if scope["state"].get("refusal") == "over_capacity":
-                note["error"] = OverCapacity.default_code
-                full = OverCapacity("as many requests wait as may wait: try again in a second")
-                await error_response(full)(scope, receive, send_with_headers)
-            else:
-                await self._app(scope, receive, send_with_headers)
+            await self._app(scope, receive, send_with_headers)
         except Exception:  # answered by _on_unexpected; here it becomes visible, with its id
             log.exception("request failed", extra={"request_id": request_id})
         finally:
