@@ -104,7 +104,7 @@ def load_app(brief: Brief, transcriber: Transcriber, observe: Observe) -> ASGIAp
     return create_app(
         brief.settings,
         transcriber,
-        read_card(settings.store / "versions" / transcriber.model.version, transcriber.model.version),
+        read_card(brief.settings.store / "versions" / transcriber.model.version, transcriber.model.version),
         threads=MOST_REQUESTS,
         observe=observe,
         access=access(brief),

@@ -34,6 +34,7 @@ from asrsvc.web.answers import JsonResponse, error_response
 from asrsvc.web.desk import Desk
 from asrsvc.web.gate import guarded
 from asrsvc.web.openai import TRANSCRIPTIONS_PATH, OpenAi
+from asrsvc.web.openapi import document as openapi
 from asrsvc.web.ops import health, live, unhealthy
 from asrsvc.web.transcriptions import Transcriptions
 from asrsvc.web.upload import UploadLimits
@@ -97,6 +98,7 @@ def create_app(
             Route("/health", health(transcriber.model.version, problems), methods=["GET"]),
             *(admin.routes() if admin is not None else ()),
             *pages.routes(),
+            openapi.route(),
         ],
         exception_handlers={
             AsrError: _on_error,
@@ -130,6 +132,7 @@ def create_apology(
         routes=[
             *(admin.routes() if admin is not None else ()),
             *pages.routes(),
+            openapi.route(),
             Route("/{path:path}", apologise, methods=[*_METHODS]),
         ],
         exception_handlers={

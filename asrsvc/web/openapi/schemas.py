@@ -45,7 +45,7 @@ KEYS: Final[dict[str, Schema]] = {
     "start": {**_SECONDS, "description": "seconds from the start of the recording"},
     "text": {"description": "what was said"},
     "word": {"description": "a word; in Chinese and Japanese with a dictionary's help"},
-    "words": {"description": "with their times; joined, with spaces in English and Korean, they give the text"},
+    "words": {"description": "joined, with spaces in English and Korean, they give the text"},
 }
 """what keys of these names hold, wherever they stand"""
 
@@ -115,7 +115,7 @@ class Schemas:
     def _property(self, key: str, hint: Any) -> Schema:
         schema = self.of(hint)
         more = KEYS.get(key, {})
-        # A key of the same name may hold something else in another place: an enum of texts says nothing of it.
+        # A key of the same name may hold something else in another place: an enum of texts is not for it.
         if "enum" in more and schema.get("type") != "string":
             return schema
         return {**schema, **more}

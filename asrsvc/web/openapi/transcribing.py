@@ -60,8 +60,8 @@ for segment in answer.json()["segments"]:
 
 With API keys, add `-H "Authorization: Bearer $KEY"`, or `headers={"Authorization": f"Bearer {key}"}`.
 
-**As a stream** (`stream=true`), each stretch of speech comes as soon as it is done, as server-sent events. Each
-is a line `data: ` and JSON with a `type`:
+**As a stream** (`stream=true`), each stretch of speech comes as soon as it is done, as server-sent events.
+Each is a line `data: ` and JSON with a `type`:
 
 | `type` | holds |
 |---|---|
@@ -70,8 +70,8 @@ is a line `data: ` and JSON with a `type`:
 | `done` | the whole answer, as without a stream |
 | `error` | `error`, as in an answer that fails |
 
-The last line is `data: [DONE]`; without it the answer is not whole. Lines that begin with `:` keep the connection
-alive. A client that leaves stops the work.
+The last line is `data: [DONE]`; without it the answer is not whole. Lines that begin with `:` keep the
+connection alive. A client that leaves stops the work.
 
 ```sh
 curl -sN -F file=@meeting.m4a -F stream=true http://127.0.0.1:7860/api/transcribe
@@ -90,7 +90,8 @@ with httpx.stream("POST", url, files={"file": sound}, data={"stream": "true"}, t
 _OPENAI: Final = """OpenAI's transcription API: an application written for it needs another base URL, no more.
 
 ```sh
-curl -s -F file=@meeting.m4a -F model=whisper-1 -F response_format=srt http://127.0.0.1:7860/v1/audio/transcriptions
+curl -s -F file=@meeting.m4a -F model=whisper-1 -F response_format=srt \\
+    http://127.0.0.1:7860/v1/audio/transcriptions
 ```
 
 ```python
@@ -107,9 +108,9 @@ with open("meeting.m4a", "rb") as sound:
 print(answer.text, answer.words)
 ```
 
-Segments of `verbose_json` have four keys that are not OpenAI's: `language`, `emotion`, `events`, `confidence`. Names
-of fields that may come several times are taken without the brackets, too. Refused with a clear 400, since nothing
-would come of them: """
+Segments of `verbose_json` have keys that are not OpenAI's: `language`, `emotion`, `events`, `confidence`.
+Names of fields that may come several times are taken without the brackets, too. Refused with a clear 400,
+since nothing would come of them: """
 
 
 def operations(schemas: Schemas) -> list[Operation]:
