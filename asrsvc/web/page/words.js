@@ -208,7 +208,7 @@ const CHINESE = {
   events: { bgm: "音乐", applause: "掌声", laughter: "笑声", cry: "哭声", sneeze: "喷嚏", breath: "呼吸声", cough: "咳嗽" },
 };
 
-const TONGUES = { en: ENGLISH, zh: CHINESE };
+export const TONGUES = { en: ENGLISH, zh: CHINESE };
 
 // A text's language as browsers know it: it decides which shapes Chinese characters have.
 export const TAGS = { zh: "zh-CN", yue: "zh-HK", en: "en", ja: "ja", ko: "ko" };
