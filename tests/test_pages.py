@@ -135,7 +135,7 @@ class Inline(HTMLParser):
         if self._in_script and data.strip():
             self.found.append(data)
 
-    def handle_endtag(self, tag: str) -> None:
+    def handle_endtag(self, _tag: str) -> None:
         self._in_script = False
 
 

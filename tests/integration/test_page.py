@@ -91,9 +91,8 @@ def test_the_text_comes_while_the_recording_is_decoded(page: Page, tmp_path: Pat
         """() => {
             window.states = [];
             new MutationObserver((changes) => {
-                for (const change of changes)
-                    for (const added of change.addedNodes)
-                        if (added.classList?.contains("segment")) window.states.push(document.body.dataset.state);
+                for (const added of changes.flatMap((change) => [...change.addedNodes]))
+                    if (added.className.includes("segment")) window.states.push(document.body.dataset.state);
             }).observe(document.getElementById("text"), { childList: true });
         }"""
     )
@@ -265,7 +264,9 @@ def test_every_text_is_there_in_both_languages(page: Page) -> None:
         """async () => {
             const words = await import("/page/words.js");
             const keys = (texts) => Object.entries(texts).flatMap(([key, value]) =>
-                typeof value === "object" && key !== "words" ? Object.keys(value).map((one) => `${key}.${one}`) : [key]);
+                typeof value === "object" && key !== "words"
+                    ? Object.keys(value).map((one) => `${key}.${one}`)
+                    : [key]);
             return Object.values(words.TONGUES).map(keys);
         }"""
     )

@@ -19,8 +19,8 @@ from asrsvc.errors import (
 )
 from asrsvc.web import openai_answers, openai_fields, transcriptions
 from asrsvc.web.openai import TRANSCRIPTIONS_PATH, ModelBody, ModelList
-from asrsvc.web.openapi.operations import EVENTS, FORM, JSON, Good, Operation, parameter
-from asrsvc.web.openapi.schemas import Schemas, form
+from asrsvc.web.openapi.operations import EVENTS, FORM, JSON, Good, Operation, events, parameter
+from asrsvc.web.openapi.schemas import Schema, Schemas, form
 
 GROUP: Final = "Transcribe"
 OPENAI: Final = "OpenAI's contract"
@@ -141,7 +141,7 @@ def operations(schemas: Schemas) -> list[Operation]:
             good=(
                 Good(
                     "The text, with what was asked for",
-                    {JSON: schemas.of(transcriptions.Answer), EVENTS: {"type": "string"}},
+                    {JSON: schemas.of(transcriptions.Answer), EVENTS: events(_own_events(schemas))},
                 ),
             ),
             errors=UPLOAD_ERRORS,
@@ -163,7 +163,14 @@ def operations(schemas: Schemas) -> list[Operation]:
                         },
                         "text/plain": {"type": "string"},
                         "text/vtt": {"type": "string"},
-                        EVENTS: {"type": "string"},
+                        EVENTS: events(
+                            [
+                                schemas.of(openai_answers.Delta),
+                                schemas.of(openai_answers.SegmentEvent),
+                                schemas.of(openai_answers.Done),
+                                _failed(),
+                            ]
+                        ),
                     },
                 ),
             ),
@@ -199,3 +206,24 @@ def operations(schemas: Schemas) -> list[Operation]:
             errors=(NotFound, OverCapacity, NotReady),
         ),
     ]
+
+
+def _own_events(schemas: Schemas) -> list[Schema]:
+    number = {"type": "number", "minimum": 0}
+    progress = {"audio_seconds": number, "duration": {"type": ["number", "null"], "minimum": 0}}
+    whole = {"allOf": [schemas.of(transcriptions.Answer), _event("done")]}
+    return [
+        _event("progress", **progress),
+        _event("segment", segment=schemas.of(transcriptions.SegmentBody)),
+        whole,
+        _failed(),
+    ]
+
+
+def _failed() -> Schema:
+    return {"allOf": [{"$ref": "#/components/schemas/Error"}, _event("error")]}
+
+
+def _event(name: str, **keys: Schema) -> Schema:
+    properties = {"type": {"type": "string", "const": name}, **keys}
+    return {"type": "object", "required": list(properties), "properties": properties}
