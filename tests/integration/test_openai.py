@@ -28,9 +28,14 @@ MIB = 2**20
 
 
 def client_of(service: Service, **options: Any) -> openai.OpenAI:
-    return openai.OpenAI(
-        base_url=f"{service.url}/v1", api_key="none", timeout=60, **{"max_retries": 0, **options}
-    )
+    usual = {"base_url": f"{service.url}/v1", "api_key": "none", "timeout": 60, "max_retries": 0}
+    return openai.OpenAI(**{**usual, **options})
+
+
+def ask(service: Service, **options: Any) -> str:
+    """The text of the clip."""
+    with client_of(service, **options) as made:
+        return made.audio.transcriptions.create(file=CLIP, model="whisper-1").text
 
 
 @pytest.fixture(scope="module")
