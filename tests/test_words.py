@@ -67,7 +67,8 @@ def test_words_beside_a_silence_begin_and_end_with_the_sound() -> None:
     # one frame a character, 120 ms apart; sound from 0.2 s to 0.5 s and from 1.0 s to 1.3 s
     text = "ab cd"
     tokens = tuple(
-        Token(7, start, start + FRAME, 0.5, n, n + 1) for n, start in zip((0, 1, 3, 4), (0.15, 0.3, 1.1, 1.2))
+        Token(7, start, start + FRAME, 0.5, n, n + 1)
+        for n, start in ((0, 0.15), (1, 0.3), (3, 1.1), (4, 1.2))
     )
     read = Reading(text, "en", "unknown", (), tokens)
     silent = [(0.0, 0.2), (0.5, 1.0), (1.3, 2.0)]

@@ -170,11 +170,13 @@ class Transcriber:
                 (self._told(features, language, options, progress) for language in options.candidates),
                 key=lambda told: told.confidence,
             )
-        heard = words(reading, offset, limit, silences(span.waveform.samples)) if options.words else ()
+        whole_sound = span.end - span.start == len(span.waveform.samples)
+        silent = silences(span.waveform.samples) if options.words or whole_sound else []
+        heard = words(reading, offset, limit, silent) if options.words else ()
         start, end = span.start / SAMPLE_RATE, span.end / SAMPLE_RATE
-        if reading.tokens and span.end - span.start == len(span.waveform.samples):
+        if reading.tokens and whole_sound:
             # Nobody looked for the edges of the speech in a span without margins: the tokens know.
-            start, end = edges(reading, offset, limit)
+            start, end = edges(reading, offset, limit, silent)
         return Segment(
             start=round(start, 3),
             end=round(end, 3),

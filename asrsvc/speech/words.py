@@ -18,16 +18,21 @@ _EARLY: Final = 0.15
 _LATE: Final = 0.5
 
 
-def edges(reading: Reading, offset: float, limit: float) -> tuple[float, float]:
+def edges(
+    reading: Reading, offset: float, limit: float, silences: Sequence[Silence] = ()
+) -> tuple[float, float]:
     """Where the speech of a span begins and ends in the recording, in seconds, by its tokens.
 
     Args:
         reading: of one span, with tokens.
         offset: where the span begins in the recording, in seconds.
         limit: where the span ends in the recording, in seconds.
+        silences: of the span.
     """
     sounding = _sounding(reading, reading.tokens)
-    return min(offset + sounding[0].start, limit), min(offset + sounding[-1].end + _MAX_TAIL, limit)
+    start = _onset(sounding[0].start, 0.0, silences)
+    end = _offset(start, sounding[-1].end, limit - offset, silences, is_last=True)
+    return min(offset + start, limit), min(offset + end, limit)
 
 
 def _sounding(reading: Reading, tokens: Sequence[Token]) -> Sequence[Token]:

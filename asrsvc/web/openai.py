@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Final, TypedDict
@@ -21,6 +23,7 @@ from asrsvc.web.openai_answers import Writer
 from asrsvc.web.openai_fields import FIELDS, Wishes, check_model, parse_fields
 from asrsvc.web.upload import Form
 
+_SILENCE_SECONDS: Final = 10.0  # of a stream, after which its client hears that it is alive
 TRANSCRIPTIONS_PATH: Final = "/v1/audio/transcriptions"
 
 
@@ -82,14 +85,17 @@ class OpenAi:
 
     async def _events(self, request: Request, form: Form, wishes: Wishes) -> AsyncGenerator[Event, None]:
         writer = Writer(wishes)
+        last = -math.inf
         async with aclosing(self._desk.follow(request, form, wishes.options)) as steps:
             async for step in steps:
                 if isinstance(step, Segment):
                     for event in writer.events(step):
+                        last = time.monotonic()
                         yield event
                 elif isinstance(step, Transcript):
                     yield writer.done(step)
-                else:
+                elif time.monotonic() - last > _SILENCE_SECONDS:
+                    last = time.monotonic()
                     yield None
 
     async def _models(self, _request: Request) -> Response:
