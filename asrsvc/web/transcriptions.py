@@ -17,6 +17,7 @@ from asrsvc.errors import BadRequest, NotReady
 from asrsvc.speech.transcribe import Options, Progress, Transcriber
 from asrsvc.speech.types import LANGUAGES, Language, Transcript
 from asrsvc.web.answers import JsonResponse
+from asrsvc.web.notes import of_transcript
 from asrsvc.web.upload import Form, UploadLimits, check_head, read_form
 
 TIMESTAMPS: Final = ("none", "segment", "word")
@@ -99,7 +100,7 @@ class Desk:
             transcript = await self._work(request, form, wishes.options)
         finally:
             form.close()
-        state["note"]["empty"] = not transcript.text
+        state["note"].update(of_transcript(transcript))
         body = answer(transcript, wishes.timestamps)
         body["model_version"] = self._transcriber.model.version
         body["request_id"] = request.scope["state"]["request_id"]
