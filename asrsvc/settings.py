@@ -712,6 +712,11 @@ def forget_inheritance() -> None:
         os.environ.pop(name, None)
 
 
+def announce_metric_folder(folder: Path) -> None:
+    """Say where metrics are kept, in the only way that prometheus_client listens to."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+
+
 def _read_file(path: Path) -> dict[str, str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -34,11 +34,13 @@ from asrsvc.serving.handover import (
     inheritance,
     take_over,
 )
+from asrsvc.serving.happenings import Happenings, reason_of_end
 from asrsvc.serving.keys import KeyRing
 from asrsvc.serving.lanes import Lane, LaneName
 from asrsvc.serving.ledger import Ledger
 from asrsvc.serving.limits import ClientTable
 from asrsvc.serving.members import Member, Members
+from asrsvc.serving.metric_folder import empty_metric_folder
 from asrsvc.serving.notify import Notifier
 from asrsvc.serving.roll import (
     Action,
@@ -97,7 +99,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._written: status.Status | None = None
         self._refused: status.Refused | None = None
         self._problems: tuple[str, ...] = ()
-        self._counters = {"restarts": 0, "killed_draining": 0, "lost_requests": 0}
+        self._happened = Happenings()
         self._late: list[Event] = []
         self._told_ready = False
         self._stopping = False
@@ -131,6 +133,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         loaded = self._settings
         if self._inherited is None:
             self._lock_runtime_folder(loaded.runtime_dir)
+            self._begin_to_measure(loaded.runtime_dir)
         self._myself = status.myself(__version__)
         limit = loaded.queue_limit
         if self._inherited is None:
@@ -178,6 +181,12 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._lock.flush()
         except OSError as error:
             raise HaltServer(f"{folder} (ASR_RUNTIME_DIR) cannot be used: {error.strerror}", 2) from None
+
+    def _begin_to_measure(self, folder: Path) -> None:
+        try:
+            empty_metric_folder(folder)
+        except OSError as error:
+            self.log.error("there are no metrics: %s", error)
 
     @staticmethod
     def _read_keys(loaded: Settings) -> KeyRing | None:
@@ -402,7 +411,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         in_hand = self._in_hand(number)
         member.error = reason
         # One that loads is ended too, when it hangs or its roll is called off: it drained nothing.
-        self._counters["killed_draining"] += int(bool(row[Column.LEAVE]))
+        self._happened.killed_draining += int(bool(row[Column.LEAVE]))
         self.log.error(
             "worker %s is ended: %s",
             member.pid,
@@ -431,6 +440,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 self._handle(Drains(now, member.number))
             case "recycle":
                 self.log.info("worker %s is to be replaced: %s", member.pid, line.error)
+                self._happened.replaced(line.reason)
                 self._handle(Worn(now, member.number))
 
     def reap_workers(self) -> None:
@@ -458,7 +468,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         how = _how_it_ended(code)
         error = member.error or f"worker {member.pid} {how}"
         in_hand = self._in_hand(member.number) if code else 0
-        self._counters["lost_requests"] += in_hand
+        self._happened.lost_requests += in_hand
         if code:
             self.log.error(
                 "worker %s %s",
@@ -473,7 +483,11 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             return
         if self.master_pid and known is not None and known.state is WorkerState.LOADING:
             raise HaltServer(f"this new master cannot start its workers: {error}", 1)
-        self._counters["restarts"] += died
+        self._happened.restarts += died
+        loading = known is not None and known.state is WorkerState.LOADING
+        # One that was to leave, or that a roll undoes, has its reason in the roll.
+        if died or (loading and not self._scoreboard.row(member.number)[Column.LEAVE]):
+            self._happened.replaced(reason_of_end(code, hung=worker.aborted, loading=loading))
         self._handle(Gone(time.monotonic(), member.number, error))
 
     # Signals.
@@ -629,6 +643,10 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         assert self._inherited is not None
         self.log.info("this master takes over", extra={"old_master": self.master_pid})
         self._notifier.mainpid(os.getpid())
+        with suppress(AsrError):  # there is none: it has nothing to say
+            before = status.read(self._settings.runtime_dir / status.FILE_NAME)
+            if before.master.pid == self.master_pid:
+                self._happened.go_on_from(before.counters)
         take_over(self._inherited)
         settings.forget_inheritance()
         self.master_pid = 0
@@ -692,6 +710,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             action.result.value,
             extra={"error": action.error},
         )
+        self._happened.rolled(action.result.value)
         outcome = "" if action.result is Result.SUCCEEDED else f" (roll to {action.version}: {action.error})"
         self._notifier.ready(f"serving {self._machine.base}{outcome}")
 
@@ -714,7 +733,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 stopping=self._stopping,
                 problems=self._problems + self._problems_of_keys(),
                 refused=self._refused,
-                counters=status.Counters(**self._counters),
+                counters=self._happened.counters(),
                 forced=frozenset(member.number for member in self._members if member.forced),
                 numbers=self._count_up(),
             ),

@@ -58,6 +58,8 @@ class Line:
     error: str = ""
     cost: float = 0.0
     load_seconds: float = 0.0
+    reason: str = ""
+    """one word: why it is to be replaced"""
 
 
 def say(pipe: int, line: Line) -> bool:
@@ -75,7 +77,11 @@ def hear(text: bytes) -> Line | None:
     try:
         found = json.loads(text)
         return Line(
-            str(found["say"]), str(found["error"]), float(found["cost"]), float(found["load_seconds"])
+            say=str(found["say"]),
+            error=str(found["error"]),
+            cost=float(found["cost"]),
+            load_seconds=float(found["load_seconds"]),
+            reason=str(found["reason"]),
         )
     except (ValueError, KeyError, TypeError):
         return None

@@ -20,6 +20,7 @@ from asrsvc.serving import status
 from asrsvc.serving.accept import Head
 from asrsvc.serving.brief import Brief
 from asrsvc.serving.lanes import LaneName
+from asrsvc.serving.metric_folder import metric_folder
 from asrsvc.serving.operations import Operation, Operations
 from asrsvc.serving.warmup import check, expected
 from asrsvc.settings import Settings, is_public
@@ -32,7 +33,10 @@ from asrsvc.speech.segment import Segmenter
 from asrsvc.speech.transcribe import Transcriber
 from asrsvc.web.access import Access, Admission, Asked, Rules
 from asrsvc.web.admin import Admin
-from asrsvc.web.app import ENGINE_PATHS, Observe, create_apology, create_app
+from asrsvc.web.app import ENGINE_PATHS, Counting, Observe, create_apology, create_app
+from asrsvc.web.meter import Meter
+from asrsvc.web.metric_files import MetricFiles
+from asrsvc.web.metrics import Metrics, Sources
 from asrsvc.web.upload import check_head, declared_length
 
 
@@ -99,8 +103,20 @@ def access(brief: Brief) -> Access:
     return Access(Rules.of(brief.settings), brief.keys, brief.clients)
 
 
-def load_app(brief: Brief, transcriber: Transcriber, observe: Observe) -> ASGIApp:
-    """The application around a loaded transcriber."""
+def _counting(brief: Brief, load_seconds: float) -> Counting:
+    """What this worker counts, and what it can see of the service."""
+    files = MetricFiles(metric_folder(brief.settings.runtime_dir))
+    sources = Sources(
+        status_path=brief.settings.runtime_dir / status.FILE_NAME,
+        queue_lengths=lambda: {name.name.lower(): len(lane) for name, lane in brief.lanes.items()},
+        queue_limit=brief.settings.queue_limit,
+        keys=brief.keys,
+    )
+    return Counting(Meter(files, brief.version, load_seconds=load_seconds), Metrics(files, sources))
+
+
+def load_app(brief: Brief, transcriber: Transcriber, observe: Observe, load_seconds: float) -> ASGIApp:
+    """The application around a loaded transcriber, that it took so many seconds to load."""
     return create_app(
         brief.settings,
         transcriber,
@@ -108,14 +124,17 @@ def load_app(brief: Brief, transcriber: Transcriber, observe: Observe) -> ASGIAp
         threads=MOST_REQUESTS,
         observe=observe,
         access=access(brief),
+        counting=_counting(brief, load_seconds),
         problems=brief.problems,
         admin=_admin(brief.settings),
     )
 
 
-def load_apology(settings: Settings, reason: str, access: Access) -> ASGIApp:
+def load_apology(brief: Brief, reason: str) -> ASGIApp:
     """The application of a worker without a model."""
-    return create_apology(reason, access, settings.cors_origins, _admin(settings))
+    counting = _counting(brief, 0.0)
+    origins = brief.settings.cors_origins
+    return create_apology(reason, access(brief), counting, origins, _admin(brief.settings))
 
 
 def _admin(settings: Settings) -> Admin:

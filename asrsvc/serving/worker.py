@@ -29,6 +29,7 @@ from uvicorn_worker import UvicornWorker
 from asrsvc.errors import AsrError
 from asrsvc.serving.accept import Acceptor, Limits, Place, Places
 from asrsvc.serving.brief import Brief, Line, say
+from asrsvc.serving.happenings import WORN_MEMORY, WORN_REQUESTS
 from asrsvc.serving.protocol import LingeringProtocol
 from asrsvc.serving.scoreboard import Column
 
@@ -117,7 +118,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
 
             self._title("no model")
             reason = " ".join(brief.problems) or "no model can be loaded"
-            app = compose.load_apology(brief.settings, reason, compose.access(brief))
+            app = compose.load_apology(brief, reason)
             return app if self._say_ready(Line("ready")) else None
         self._title(f"{brief.version} loading")
         started = time.monotonic()
@@ -160,7 +161,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
                 "likeness": round(loaded.findings.likeness, 3),
             },
         )
-        app = compose.load_app(brief, transcriber, self._observe)
+        app = await asyncio.to_thread(compose.load_app, brief, transcriber, self._observe, seconds)
         said = self._say_ready(Line("ready", cost=loaded.findings.cost, load_seconds=seconds))
         return app if said else None
 
@@ -244,19 +245,19 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         row.add(Column.BUSY_MS, round(note.get("inference_ms", 0)))
         limit = self.brief.settings.worker_max_requests
         if limit and row[Column.REQUESTS] >= limit:
-            self._wear_out(f"it has answered {limit} requests")
+            self._wear_out(f"it has answered {limit} requests", WORN_REQUESTS)
 
     def _weigh(self) -> None:
         """Look at the memory of this process, if it has a limit."""
         limit = self.brief.settings.worker_max_memory
         if limit and _anonymous_mebibytes() >= limit:
-            self._wear_out(f"it has grown beyond {limit} MiB")
+            self._wear_out(f"it has grown beyond {limit} MiB", WORN_MEMORY)
 
-    def _wear_out(self, reason: str) -> None:
+    def _wear_out(self, why: str, reason: str) -> None:
         """Ask once for a replacement; this worker serves until it is there."""
         if not self._worn:
             self._worn = True
-            say(self.brief.pipe, Line("recycle", error=reason))
+            say(self.brief.pipe, Line("recycle", error=why, reason=reason))
 
     # Leaving.
 

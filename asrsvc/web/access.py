@@ -108,6 +108,10 @@ class Access:
         self.keys = keys
         self.table = table
 
+    def problems(self) -> tuple[str, ...]:
+        """What is not as it should be."""
+        return (self.keys.problem,) if self.keys is not None and self.keys.problem else ()
+
     def identify(self, asked: Asked) -> tuple[Client, Allowance]:
         """Who asks, and what is allowed to them; to be asked at any time, since it counts nothing.
 

@@ -7,6 +7,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from starlette.applications import Starlette
@@ -33,6 +34,8 @@ from asrsvc.web.admin import Admin
 from asrsvc.web.answers import JsonResponse, error_response
 from asrsvc.web.desk import Desk
 from asrsvc.web.gate import guarded
+from asrsvc.web.meter import Meter, RouteNames
+from asrsvc.web.metrics import Metrics
 from asrsvc.web.openai import TRANSCRIPTIONS_PATH, OpenAi
 from asrsvc.web.openapi import document as openapi
 from asrsvc.web.ops import health, live, unhealthy
@@ -55,6 +58,14 @@ Observe = Callable[[int, dict[str, Any]], None]
 """told of each request that had a place: its status and what its log line says"""
 
 
+@dataclass(frozen=True, slots=True)
+class Counting:
+    """What this worker counts, and the sum over all workers."""
+
+    meter: Meter
+    metrics: Metrics
+
+
 def create_app(
     settings: Settings,
     transcriber: Transcriber,
@@ -63,6 +74,7 @@ def create_app(
     threads: int,
     observe: Observe,
     access: Access,
+    counting: Counting,
     problems: tuple[str, ...] = (),
     admin: Admin | None = None,
 ) -> ASGIApp:
@@ -79,6 +91,7 @@ def create_app(
         threads: requests that are worked on at the same time, at most.
         observe: see `Observe`.
         access: who may come in.
+        counting: what `/metrics` answers.
         problems: what is not as it should be though the service serves, for `/health`.
         admin: the operator's endpoints, if there are any.
     """
@@ -89,13 +102,15 @@ def create_app(
         spool_dir=settings.spool_dir,
     )
     desk = Desk(transcriber, limits=limits, threads=threads, queue_timeout=settings.queue_timeout)
+    ready = health(transcriber.model.version, problems, access.problems)
     app = Starlette(
         routes=[
             Route("/api/transcribe", Transcriptions(desk).transcribe, methods=["POST"]),
             *OpenAi(desk, card, settings.model_aliases).routes(),
             Route("/health/live", live, methods=["GET"]),
-            Route("/health/ready", health(transcriber.model.version, problems), methods=["GET"]),
-            Route("/health", health(transcriber.model.version, problems), methods=["GET"]),
+            Route("/health/ready", ready, methods=["GET"]),
+            Route("/health", ready, methods=["GET"]),
+            Route("/metrics", counting.metrics.endpoint, methods=["GET"]),
             *(admin.routes() if admin is not None else ()),
             *pages.routes(),
             openapi.route(),
@@ -106,17 +121,28 @@ def create_app(
             Exception: _on_unexpected,
         },
     )
-    return Envelope(guarded(app, access, settings.cors_origins), transcriber.model.version, observe)
+    return Envelope(
+        guarded(app, access, settings.cors_origins),
+        transcriber.model.version,
+        observe,
+        counting.meter,
+        RouteNames(app.routes),
+    )
 
 
 def create_apology(
-    reason: str, access: Access, origins: tuple[str, ...] = (), admin: Admin | None = None
+    reason: str,
+    access: Access,
+    counting: Counting,
+    origins: tuple[str, ...] = (),
+    admin: Admin | None = None,
 ) -> ASGIApp:
     """Build the application of a worker that has no model: it is alive, and says what is wrong.
 
     Args:
         reason: one sentence.
         access: who may come in.
+        counting: what `/metrics` answers.
         origins: web pages of other sites that may use the API.
         admin: the operator's endpoints: who has no model wants another.
     """
@@ -131,6 +157,7 @@ def create_apology(
     app = Starlette(
         routes=[
             *(admin.routes() if admin is not None else ()),
+            Route("/metrics", counting.metrics.endpoint, methods=["GET"]),
             *pages.routes(),
             openapi.route(),
             Route("/{path:path}", apologise, methods=[*_METHODS]),
@@ -141,7 +168,8 @@ def create_apology(
             Exception: _on_unexpected,
         },
     )
-    return Envelope(guarded(app, access, origins), None, lambda _status, _note: None)
+    names = RouteNames(app.routes)
+    return Envelope(guarded(app, access, origins), None, lambda _status, _note: None, counting.meter, names)
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
@@ -179,12 +207,16 @@ async def _on_unexpected(request: Request, _error: Exception) -> Response:
 
 
 class Envelope:
-    """Outermost layer: the request id, the version and one log line for each request."""
+    """Outermost layer: the request id, the version, and one log line and one count for each request."""
 
-    def __init__(self, app: ASGIApp, version: str | None, observe: Observe) -> None:
+    def __init__(
+        self, app: ASGIApp, version: str | None, observe: Observe, meter: Meter, names: RouteNames
+    ) -> None:
         self._app = app
         self._version = version
         self._observe = observe
+        self._meter = meter
+        self._names = names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI 3)."""
@@ -196,6 +228,7 @@ class Envelope:
         note: dict[str, Any] = {}
         scope.setdefault("state", {}).update(request_id=request_id, note=note)
         status = 0
+        self._meter.begin()
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -218,6 +251,8 @@ class Envelope:
                 scope["state"]["place"].release()  # whoever has answered: the application may not have begun
                 status = scope["state"].get("outcome", status)  # of an answer that failed when it had begun
                 self._observe(status, note)
+            since = scope["state"].get("arrived", started)
+            self._meter.end(self._names.of(scope), status, time.monotonic() - since, note)
             access_log.info(
                 "%s %s",
                 scope["method"],
