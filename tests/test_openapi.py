@@ -49,7 +49,8 @@ def served(tmp_path: Path) -> set[tuple[str, str]]:
         Card("none", None, None, 0),
         threads=1,
         observe=lambda _status, _note: None,
-        access=cast("Any", None),
+        access=cast("Any", SimpleNamespace(problems=lambda: ())),
+        counting=cast("Any", SimpleNamespace(meter=None, metrics=SimpleNamespace(endpoint=None))),
         admin=Recorded(cast("Any", None), ""),
     )
     while not isinstance(app, Starlette):
@@ -135,6 +136,7 @@ def test_what_waits_in_the_queue_can_be_refused() -> None:
         assert {"200", "400", "401", "403", "408", "413", "415", "429", "503", "507"} <= set(answers)
         assert "Retry-After" in answers["429"]["headers"]
         assert "Retry-After" in answers["503"]["headers"]
+        assert "X-RateLimit-Remaining" in answers["429"]["headers"]
 
 
 def test_only_health_needs_no_key() -> None:

@@ -24,7 +24,7 @@ from asrsvc.web.clients import OPERATOR, Client
 
 log = logging.getLogger(__name__)
 
-OPEN_PATHS: Final = frozenset({"/", "/favicon.ico", "/health", "/health/live", "/health/ready"})
+OPEN_PATHS: Final = frozenset({"/", "/docs", "/favicon.ico", "/health", "/health/live", "/health/ready"})
 """for all, with GET and HEAD, though there are keys: health, and the page"""
 OPEN_FOLDER: Final = "/page/"
 """the page's own static files, the same"""

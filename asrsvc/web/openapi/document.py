@@ -56,6 +56,18 @@ _HEADERS: Final[dict[str, Any]] = {
         "schema": {"type": "string"},
     },
     "Retry-After": {"description": "seconds", "schema": {"type": "integer", "minimum": 1}},
+    "X-RateLimit-Limit": {
+        "description": "requests a minute that this client may send",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    "X-RateLimit-Remaining": {
+        "description": "requests that it may send at once",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "X-RateLimit-Reset": {
+        "description": "seconds until it may send as many as ever",
+        "schema": {"type": "integer", "minimum": 0},
+    },
     "Location": {"description": "where to look next", "schema": {"type": "string"}},
 }
 

@@ -9,7 +9,6 @@ from asrsvc.errors import (
     BadRequest,
     NotFound,
     NotReady,
-    OverCapacity,
     RequestTimeout,
     StatusError,
     StoreError,
@@ -31,6 +30,14 @@ _ALIVE: Final[Schema] = {
     "required": ["status"],
     "properties": {"status": {"type": "string", "const": "alive"}},
 }
+_METRIC_KINDS: Final = ("text/plain", "application/openmetrics-text")
+_METRICS: Final = """In Prometheus' text format, or OpenMetrics where that is accepted. The ops listener asks
+for no key; elsewhere an API key or the admin's token is right.
+
+```sh
+curl -s --unix-socket var/run/ops.sock http://ops/metrics
+```
+"""
 _STATES: Final = ("healthy", "degraded", "unhealthy")
 
 _UPDATE: Final = """Begins a roll to a version of the store. The answer comes at once, and says where to
@@ -71,7 +78,7 @@ def health() -> Schema:
 
 def operations() -> list[Operation]:
     """All of them."""
-    return [*_healths(), *_changes(), *_looks()]
+    return [*_healths(), _metrics(), *_changes(), *_looks()]
 
 
 def _healths() -> list[Operation]:
@@ -114,6 +121,19 @@ def _healths() -> list[Operation]:
     ]
 
 
+def _metrics() -> Operation:
+    return Operation(
+        "get",
+        "/metrics",
+        "metrics",
+        HEALTH,
+        "Figures of all workers, for Prometheus",
+        _METRICS,
+        good=(Good("The figures", {kind: {"type": "string"} for kind in _METRIC_KINDS}),),
+        errors=(NotReady,),
+    )
+
+
 def _fields(fields: dict[str, type], required: tuple[str, ...] = ()) -> dict[str, Schema]:
     kinds: dict[type, Schema] = {
         str: {"type": "string", "minLength": 1},
@@ -150,7 +170,7 @@ def _changes() -> list[Operation]:
         },
     }
     good = (Good("It has begun", {JSON: begun}, status=HTTPStatus.ACCEPTED, headers=("Location",)),)
-    errors = (BadRequest, NotFound, RequestTimeout, TooLarge, UnsupportedMediaType, OverCapacity, StoreError)
+    errors = (BadRequest, NotFound, RequestTimeout, TooLarge, UnsupportedMediaType, StoreError)
     described = [
         ("update", "updateModel", "Switch to a version of the store", _UPDATE, admin.UPDATE, ("version",)),
         ("rollback", "rollBackModel", "Go back to the version before", "", admin.ROLLBACK, ()),
@@ -184,7 +204,7 @@ def _looks() -> list[Operation]:
             "How far a change is",
             parameters=(key,),
             good=(Good("`running`, `succeeded`, `failed` or `lost`, and what it printed", {JSON: _OBJECT}),),
-            errors=(NotFound, OverCapacity),
+            errors=(NotFound,),
         ),
         Operation(
             "get",
@@ -193,7 +213,7 @@ def _looks() -> list[Operation]:
             ADMIN,
             "The versions of the store",
             good=(Good("The versions with what is known of them", {JSON: _OBJECT}),),
-            errors=(NotFound, OverCapacity, StoreError),
+            errors=(NotFound, StoreError),
         ),
         Operation(
             "get",
@@ -202,6 +222,6 @@ def _looks() -> list[Operation]:
             ADMIN,
             "What the master says",
             good=(Good("The status file", {JSON: _OBJECT}),),
-            errors=(NotFound, OverCapacity, StatusError, NotReady),
+            errors=(NotFound, StatusError, NotReady),
         ),
     ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
-from asrsvc.errors import AsrError, NotPermitted, Unauthorised
+from asrsvc.errors import AsrError, LimitReached, NotPermitted, OverCapacity, Unauthorised
 from asrsvc.web.openapi.schemas import Schema
 
 JSON: Final = "application/json"
@@ -16,6 +16,9 @@ EVENTS: Final = "text/event-stream"
 FORM: Final = "multipart/form-data"
 KEY: Final = "key"
 """name of the way in which a client says who it is"""
+
+RATE_LIMITS: Final = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+"""headers of answers to a client that may send so many requests a minute"""
 
 ALWAYS: Final[tuple[type[AsrError], ...]] = (NotPermitted, AsrError)
 """what any request may be answered: another site's web page, a fault of the service"""
@@ -77,8 +80,9 @@ class Operation:
         return found
 
     def _answers(self) -> dict[str, Any]:
-        answers = {str(int(good.status)): _good(good) for good in self.good}
-        refusals: tuple[type[AsrError], ...] = () if self.open else (Unauthorised,)
+        limits = RATE_LIMITS if self.method == "post" and not self.open else ()
+        answers = {str(int(good.status)): _good(good, limits) for good in self.good}
+        refusals: tuple[type[AsrError], ...] = () if self.open else (Unauthorised, OverCapacity, LimitReached)
         for status, answer in _errors((*self.errors, *refusals, *ALWAYS)).items():
             if status in answers:  # health: the same body, another status
                 continue
@@ -110,10 +114,10 @@ def events(kinds: Sequence[Schema], name: str = "message") -> Schema:
     }
 
 
-def _good(good: Good) -> dict[str, Any]:
+def _good(good: Good, more_headers: Sequence[str]) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "description": good.meaning,
-        "headers": _headers("X-Request-Id", "X-Model-Version", *good.headers),
+        "headers": _headers("X-Request-Id", "X-Model-Version", *good.headers, *more_headers),
     }
     if good.content:
         answer["content"] = {}
@@ -137,8 +141,10 @@ def _error(kinds: list[type[AsrError]]) -> dict[str, Any]:
         meaning = "The service failed; its log says why" if kind is AsrError else _first_sentence(kind)
         meanings.append(f"`{kind.default_code}`: {meaning}")
     headers = ["X-Request-Id"]
-    if any(kind.retry_after_seconds is not None for kind in kinds):
+    if LimitReached in kinds or any(kind.retry_after_seconds is not None for kind in kinds):
         headers.append("Retry-After")
+    if LimitReached in kinds:
+        headers += RATE_LIMITS
     return {
         "description": ". ".join(meanings) + ".",
         "headers": _headers(*headers),

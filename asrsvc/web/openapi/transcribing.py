@@ -12,7 +12,6 @@ from asrsvc.errors import (
     NoSpace,
     NotFound,
     NotReady,
-    OverCapacity,
     RequestTimeout,
     TooLarge,
     UnsupportedMediaType,
@@ -31,7 +30,6 @@ UPLOAD_ERRORS: Final[tuple[type[AsrError], ...]] = (
     RequestTimeout,
     TooLarge,
     UnsupportedMediaType,
-    OverCapacity,
     InferenceFailed,
     NotReady,
     NoSpace,
@@ -184,7 +182,7 @@ def operations(schemas: Schemas) -> list[Operation]:
             "Not supported: SenseVoice writes what is said in the language in which it is said",
             body={FORM: {"type": "object"}},
             body_required=False,
-            errors=(BadRequest, OverCapacity),
+            errors=(BadRequest,),
         ),
         Operation(
             "get",
@@ -193,7 +191,7 @@ def operations(schemas: Schemas) -> list[Operation]:
             OPENAI,
             "The version that serves, under all its names",
             good=(Good("The models", {JSON: schemas.of(ModelList)}),),
-            errors=(OverCapacity, NotReady),
+            errors=(NotReady,),
         ),
         Operation(
             "get",
@@ -203,7 +201,7 @@ def operations(schemas: Schemas) -> list[Operation]:
             "One of the names",
             parameters=(model_path,),
             good=(Good("The model", {JSON: schemas.of(ModelBody)}),),
-            errors=(NotFound, OverCapacity, NotReady),
+            errors=(NotFound, NotReady),
         ),
     ]
 
