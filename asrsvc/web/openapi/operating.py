@@ -9,6 +9,7 @@ from asrsvc.errors import (
     BadRequest,
     NotFound,
     NotReady,
+    OperationUnderWay,
     RequestTimeout,
     StatusError,
     StoreError,
@@ -187,7 +188,7 @@ def _changes() -> list[Operation]:
             body=_fields(fields, required),
             body_required=bool(required),
             good=good,
-            errors=(*errors, UnknownVersion),
+            errors=(*errors, UnknownVersion, OperationUnderWay),
         )
         for path, name, summary, text, fields, required in described
     ]

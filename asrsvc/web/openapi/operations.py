@@ -95,22 +95,16 @@ def parameter(where: str, name: str, schema: Schema, meaning: str) -> Schema:
     return {"name": name, "in": where, "required": where == "path", "schema": schema, "description": meaning}
 
 
-def events(kinds: Sequence[Schema], name: str = "message") -> Schema:
-    """One server-sent event whose data is JSON of one of these kinds, or the mark at the end.
+def events(kinds: Sequence[Schema]) -> Schema:
+    """One server-sent event: JSON of one of these kinds, or the mark at the end.
 
     As OpenAPI 3.2 describes them; 3.1 has no way of its own, and readers take it for each event's schema.
     """
+    body = {"type": "string", "contentMediaType": JSON, "contentSchema": {"oneOf": list(kinds)}}
     return {
         "type": "object",
         "required": ["data"],
-        "properties": {
-            "event": {"type": "string", "const": name},
-            "data": {
-                "type": "string",
-                "contentMediaType": JSON,
-                "contentSchema": {"oneOf": list(kinds)} if len(kinds) > 1 else kinds[0],
-            },
-        },
+        "properties": {"data": {"anyOf": [{"const": "[DONE]"}, body]}},
     }
 
 

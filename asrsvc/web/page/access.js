@@ -16,6 +16,7 @@ export class Access {
   constructor(announce) {
     this.#announce = announce;
     $("key-button").onclick = () => this.askForKey();
+    $("key-cancel").onclick = () => $("key-dialog").close();
   }
 
   get key() { return this.#key; }
@@ -36,7 +37,6 @@ export class Access {
     $("key-wrong").textContent = this.#key ? say("keyWrong") : "";
     $("key").value = "";
     $("key-form").onsubmit = async (event) => {
-      if (event.submitter?.value !== "use") return;
       event.preventDefault();
       const typed = $("key").value.trim();
       if (!typed) {
