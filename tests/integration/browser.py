@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
 _ARGUMENTS = (
     "--disable-gpu",
@@ -27,6 +27,7 @@ def chromium(*arguments: str) -> Iterator[Browser]:
     """A browser for the time of a `with` block."""
     program = shutil.which("chromium")
     assert program is not None, "bin/test installs chromium"
+    expect.set_options(timeout=30_000)
     root = ["--no-sandbox"] if os.getuid() == 0 else []  # Chromium's own does not work for root
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(

@@ -43,6 +43,11 @@ class Proxy:
             there.start()
             with suppress(OSError):
                 self._down(client, server)
+            with suppress(OSError):
+                client.shutdown(socket.SHUT_RD)  # wakes the thread: while it reads, the socket stays open
+            with suppress(OSError):
+                server.shutdown(socket.SHUT_RDWR)
+            there.join(_WAIT_SECONDS)
 
     @staticmethod
     def _up(client: socket.socket, server: socket.socket) -> None:

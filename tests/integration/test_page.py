@@ -53,7 +53,7 @@ def give(page: Page, *paths: Path) -> None:
 
 
 def done(page: Page) -> None:
-    expect(page.locator("body")).to_have_attribute("data-state", "done", timeout=30_000)
+    expect(page.locator("body")).to_have_attribute("data-state", "done")
 
 
 def said(page: Page) -> str:
@@ -171,7 +171,7 @@ def test_the_text_can_be_copied(browser: Browser, service: Service) -> None:
 
 def test_what_is_said_into_the_microphone_becomes_text(page: Page) -> None:
     page.locator("#record").click()
-    expect(page.locator("#clock")).to_have_text("0:06", timeout=20_000)
+    expect(page.locator("#clock")).to_have_text("0:06")
     page.locator("#stop").click()
     done(page)
     # The clip is heard from somewhere in its middle on, and again: once it is whole.

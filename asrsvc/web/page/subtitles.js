@@ -170,7 +170,13 @@ function width(text) {
   return sum;
 }
 
-const thousandths = (seconds) => Math.round(seconds * 1000) / 1000;
+// As Python rounds: to the nearest of the exact value, and from the very middle to the even one.
+function thousandths(seconds) {
+  const middle = Math.abs(seconds * 16) % 2 === 1; // only an odd sixteenth lies there
+  if (!middle) return Number(seconds.toFixed(3));
+  const below = Math.floor(seconds * 1000);
+  return (below + (below % 2)) / 1000;
+}
 
 function clock(seconds, point) {
   const all = Math.max(0, Math.round(seconds * 1000));
