@@ -69,6 +69,8 @@ class Recording:
         self._helpers = helpers
         self.seconds = 0.0
         """seconds of sound decoded so far, on the file's own clock"""
+        self.declared_seconds: float | None = None
+        """length by the file's own header, which may be wrong; None before the first block, or unknown"""
 
     def blocks(self) -> Iterator[FloatArray]:
         """Give the recording as consecutive blocks, shape (n,), float32, 16 kHz mono, in [-1, 1].
@@ -135,10 +137,17 @@ class Recording:
     def _by_ffmpeg(self) -> Iterator[tuple[int, FloatArray]]:
         cpu = _CPU_SECONDS_BASE + _CPU_SECONDS_PER_SECOND * self._limits.max_seconds
         for rate, block in self._helpers.decode(
-            self._descriptor, max_rate=MAX_RATE, max_channels=MAX_CHANNELS, cpu_seconds=cpu
+            self._descriptor,
+            max_rate=MAX_RATE,
+            max_channels=MAX_CHANNELS,
+            cpu_seconds=cpu,
+            declared=self._note_declared,
         ):
             _check_format(rate, 1)
             yield rate, block
+
+    def _note_declared(self, seconds: float) -> None:
+        self.declared_seconds = seconds
 
     def _by_sndfile(self, file: soundfile.SoundFile) -> Iterator[tuple[int, FloatArray]]:
         rate, channels, declared = file.samplerate, file.channels, file.frames
@@ -146,6 +155,7 @@ class Recording:
         # 2**63 - 1 stands for a length that the file does not say.
         known_length = declared < 2**62
         if known_length:
+            self.declared_seconds = declared / rate
             self._check_length(declared / rate)
         _check_chunks(self._descriptor)
         size = max(1, min(rate * _BLOCK_SECONDS, _BLOCK_VALUES // channels))

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from asrsvc.errors import Cancelled
-from asrsvc.speech.batch import Batcher
+from asrsvc.speech.batch import Line
 from asrsvc.speech.decode import Limits, Recording
 from asrsvc.speech.features import MIN_SAMPLES
 from asrsvc.speech.ffmpeg import HelperPool
 from asrsvc.speech.model import Model
 from asrsvc.speech.segment import Segmenter
 from asrsvc.speech.text import read
-from asrsvc.speech.types import SAMPLE_RATE, FloatArray, Language, Segment, Span, Transcript
+from asrsvc.speech.types import SAMPLE_RATE, FloatArray, Language, Segment, Span, Transcript, Waveform
 from asrsvc.speech.words import edges, words
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,10 @@ class Progress:
     """time spent in the engine"""
     spans: int = 0
     """spans recognised so far"""
+    reached: int = 0
+    """samples at 16 kHz from the start of the recording up to which all is recognised"""
+    declared_seconds: float | None = None
+    """length of the recording by its own header, which may be wrong; None: unknown"""
 
 
 class Transcriber:
@@ -62,7 +66,7 @@ class Transcriber:
         segmenter: Segmenter,
         helpers: HelperPool,
         limits: Limits,
-        batcher: Batcher,
+        batcher: Line,
         queue_timeout: float,
     ) -> None:
         """Put the parts together.
@@ -88,7 +92,9 @@ class Transcriber:
         options: Options,
         progress: Progress | None = None,
         cancelled: threading.Event | None = None,
-    ) -> Iterator[Segment]:
+        *,
+        resume_at: int = 0,
+    ) -> Generator[Segment, None, None]:
         """Transcribe a file span by span, in order of time.
 
         Args:
@@ -96,6 +102,8 @@ class Transcriber:
             options: of the request.
             progress: kept up to date while the work goes on.
             cancelled: set by another thread to drop the rest.
+            resume_at: the `reached` of an earlier run over the same file: what lies before is cut as it
+                was then, and not recognised again.
 
         Raises:
             BadAudio: the file cannot be decoded.
@@ -108,7 +116,8 @@ class Transcriber:
         recording = Recording(descriptor, self._limits, self._helpers)
         with contextlib.closing(_followed(recording, progress, cancelled)) as blocks:
             spans = self._segmenter.spans(blocks, self.model.max_span_seconds)
-            yield from self._read(spans, options, progress, cancelled)
+            progress.reached = resume_at
+            yield from self._read(_after(spans, resume_at), options, progress, cancelled)
 
     def _read(
         self,
@@ -127,6 +136,7 @@ class Transcriber:
             if span is None:
                 return
             segment = self._recognise(span, options, progress)
+            progress.reached = span.waveform.end
             if segment.text or segment.events:
                 yield segment
             if time.monotonic() - reported > _PROGRESS_EVERY_SECONDS:
@@ -148,14 +158,7 @@ class Transcriber:
         """Transcribe a whole file; arguments and errors are those of `segments`."""
         progress = progress if progress is not None else Progress()
         found = tuple(self.segments(descriptor, options, progress, cancelled))
-        return Transcript(
-            text=join_texts(found),
-            language=_majority(found, lambda s: s.language, "nospeech"),
-            emotion=_majority(found, lambda s: s.emotion, "unknown"),
-            events=tuple(dict.fromkeys(event for s in found for event in s.events)),
-            duration=round(progress.audio_seconds, 3),
-            segments=found,
-        )
+        return whole(found, progress.audio_seconds)
 
     def _recognise(self, span: Span, options: Options, progress: Progress) -> Segment:
         offset = span.waveform.offset / SAMPLE_RATE
@@ -195,9 +198,45 @@ def _followed(
     """
     for block in recording.blocks():
         progress.audio_seconds = recording.seconds
+        progress.declared_seconds = recording.declared_seconds
         yield block
         if cancelled is not None and cancelled.is_set():
             raise Cancelled("the client has gone")
+
+
+def _after(spans: Iterator[Span], sample: int) -> Iterator[Span]:
+    """The spans behind a sample up to which all is done; one that it divides loses what lies before.
+
+    The same model cuts a recording in the same places; one of longer spans may cut in others.
+    """
+    for span in spans:
+        sound = span.waveform
+        if sound.end <= sample:
+            continue
+        if sound.offset < sample:
+            if span.end <= sample:
+                continue
+            rest = Waveform(sound.samples[sample - sound.offset :], sample)
+            yield Span(rest, max(span.start, sample), span.end)
+        else:
+            yield span
+
+
+def whole(segments: tuple[Segment, ...], seconds: float) -> Transcript:
+    """What the segments of a recording are together.
+
+    Args:
+        segments: in order of time.
+        seconds: length of the recording.
+    """
+    return Transcript(
+        text=join_texts(segments),
+        language=_majority(segments, lambda s: s.language, "nospeech"),
+        emotion=_majority(segments, lambda s: s.emotion, "unknown"),
+        events=tuple(dict.fromkeys(event for s in segments for event in s.events)),
+        duration=round(seconds, 3),
+        segments=segments,
+    )
 
 
 def _silent(start: float, end: float) -> Segment:

@@ -1,0 +1,71 @@
+"""Jobs and segments as the table holds them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+from asrsvc.jobs.types import Job, JobError
+from asrsvc.speech.transcribe import Options
+from asrsvc.speech.types import Segment, Word
+
+COLUMNS: Final = (
+    "id, number, client, state, options, created, started, ended, reached, duration, version, error,"
+    " (SELECT count(*) FROM segments WHERE job = jobs.number),"
+    " (SELECT json_group_array(version) FROM (SELECT version FROM segments WHERE job = jobs.number"
+    " GROUP BY version ORDER BY min(number)))"
+)
+"""what `job_of` reads, of the table `jobs`"""
+
+
+def job_of(row: Sequence[Any]) -> Job:
+    """A job from its row of `COLUMNS`."""
+    id_, number, client, state, options, created, started, ended, reached, duration, *rest = row
+    version, error, count, versions = rest
+    return Job(
+        id=id_,
+        number=number,
+        client=client,
+        state=state,
+        options=options_of(options),
+        created=created,
+        started=started,
+        ended=ended,
+        reached=reached,
+        duration=duration,
+        segments=count,
+        version=version,
+        versions=tuple(json.loads(versions)),
+        error=JobError(**json.loads(error)) if error is not None else None,
+    )
+
+
+def options_of(text: str) -> Options:
+    """What the job's request chose; words are always looked for, since a result is asked for later."""
+    found = json.loads(text)
+    return Options(
+        language=found.get("language", "auto"), use_itn=bool(found.get("use_itn", True)), words=True
+    )
+
+
+def error_text(error: JobError) -> str:
+    """As `job_of` reads it."""
+    return json.dumps(asdict(error), ensure_ascii=False)
+
+
+def segment_text(segment: Segment) -> str:
+    """A segment with its words, as JSON."""
+    return json.dumps(asdict(segment), ensure_ascii=False, separators=(",", ":"))
+
+
+def segment_of(text: str) -> Segment:
+    """A segment from `segment_text`; keys of newer code are left out."""
+    found = json.loads(text)
+    known = {name: found[name] for name in Segment.__dataclass_fields__}
+    known["events"] = tuple(found["events"])
+    known["words"] = tuple(
+        Word(**{name: word[name] for name in Word.__dataclass_fields__}) for word in found["words"]
+    )
+    return Segment(**known)
