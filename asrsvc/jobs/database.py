@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from asrsvc.errors import AsrError, JobsUnavailable, NoSpace
+from asrsvc.jobs.rows import VIEW
+from asrsvc.jobs.uploads import make_private_folder
 from asrsvc.release.files import sync_folder
 
 SCHEMA: Final = 1
@@ -65,6 +67,10 @@ class Database:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
 
+    def exists(self) -> bool:
+        """Whether there is anything: the first job makes the file."""
+        return self._path.exists()
+
     @contextmanager
     def transaction(self, *, writes: bool = True) -> Iterator[sqlite3.Connection]:
         """A transaction: all of it happens, and alone, or nothing.
@@ -111,12 +117,14 @@ class Database:
                 raise JobsUnavailable(f"{self._path}: SQLite cannot use WAL there: a local disk is right")
             connection.execute("PRAGMA synchronous = FULL")  # what has been answered survives a power cut
             connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA temp_store = MEMORY")
             connection.execute("BEGIN IMMEDIATE")
             if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'about'").fetchone():
                 for statement in _TABLES.split(";\n"):
                     connection.execute(statement)
                 connection.execute("INSERT INTO about VALUES (?, ?)", (SCHEMA, READABLE_FROM))
             connection.execute("COMMIT")
+            connection.execute(VIEW)
         except BaseException:
             connection.close()
             raise
@@ -145,15 +153,3 @@ class Database:
             raise JobsUnavailable(f"{self._path} cannot be used: {error}") from error
         except OSError as error:
             raise JobsUnavailable(f"{self._path} cannot be used: {error.strerror or error}") from error
-
-
-def make_private_folder(folder: Path) -> None:
-    """Make a folder that its owner alone may enter, its parents too; it is there after a power cut.
-
-    Raises:
-        OSError: the disk refuses.
-    """
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    for path in reversed(missing):
-        path.mkdir(mode=0o700, exist_ok=True)
-        sync_folder(path.parent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
@@ -11,17 +12,20 @@ from asrsvc.jobs.types import Job, JobError
 from asrsvc.speech.transcribe import Options
 from asrsvc.speech.types import Segment, Word
 
-COLUMNS: Final = (
-    "id, number, client, state, options, created, started, ended, reached, duration, version, error,"
-    " (SELECT count(*) FROM segments WHERE job = jobs.number),"
-    " (SELECT json_group_array(version) FROM (SELECT version FROM segments WHERE job = jobs.number"
-    " GROUP BY version ORDER BY min(number)))"
-)
-"""what `job_of` reads, of the table `jobs`"""
+VIEW: Final = """
+CREATE TEMP VIEW seen AS SELECT
+  id, number, client, state, options, created, started, ended, reached, duration, version, error,
+  (SELECT count(*) FROM segments WHERE job = jobs.number) AS segments,
+  (SELECT json_group_array(version) FROM (
+    SELECT version FROM segments WHERE job = jobs.number GROUP BY version ORDER BY min(number)
+  )) AS versions
+FROM jobs WHERE state != 'receiving'
+"""
+"""a view of each connection's own, whose rows `job_of` reads"""
 
 
 def job_of(row: Sequence[Any]) -> Job:
-    """A job from its row of `COLUMNS`."""
+    """A job from its row in the view `seen`."""
     id_, number, client, state, options, created, started, ended, reached, duration, *rest = row
     version, error, count, versions = rest
     return Job(
@@ -40,6 +44,16 @@ def job_of(row: Sequence[Any]) -> Job:
         versions=tuple(json.loads(versions)),
         error=JobError(**json.loads(error)) if error is not None else None,
     )
+
+
+def job_in(table: sqlite3.Connection, job: str) -> Job:
+    """A job that is in the table."""
+    return job_of(table.execute("SELECT * FROM seen WHERE id = ?", (job,)).fetchone())
+
+
+def options_text(options: Options) -> str:
+    """As `options_of` reads it."""
+    return json.dumps({"language": options.language, "use_itn": options.use_itn})
 
 
 def options_of(text: str) -> Options:

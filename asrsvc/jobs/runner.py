@@ -14,6 +14,8 @@ from contextlib import suppress
 from typing import Any, Final
 
 from asrsvc.errors import AsrError
+from asrsvc.jobs.claims import Claims
+from asrsvc.jobs.storage import Storage
 from asrsvc.jobs.store import JobStore
 from asrsvc.jobs.work import Stretch, work
 from asrsvc.speech.transcribe import Transcriber
@@ -33,7 +35,7 @@ class Runner:
 
     def __init__(
         self,
-        store: JobStore,
+        storage: Storage,
         transcriber: Transcriber,
         *,
         most: int,
@@ -43,13 +45,14 @@ class Runner:
         """Prepare; `start` begins.
 
         Args:
-            store: of the jobs.
+            storage: of the jobs.
             transcriber: does the work.
             most: jobs that this worker works on at the same time.
             may_begin: asked, in a thread, before a job is taken.
             observe: see `Observe`.
         """
-        self._store = store
+        self._store = JobStore(storage)
+        self._claims = Claims(storage)
         self._transcriber = transcriber
         self._most = most
         self._may_begin = may_begin
@@ -108,12 +111,12 @@ class Runner:
 
     async def _look(self) -> None:
         while self._has_room() and await asyncio.to_thread(self._may_begin):
-            claim = await asyncio.to_thread(self._store.claim, beside=len(self._hand))
+            claim = await asyncio.to_thread(self._claims.take, beside=len(self._hand))
             if claim is None:
                 break
             self._begin(Stretch(claim))
         if self._hand:
-            for claim in await asyncio.to_thread(self._store.lost, [s.claim for s in self._hand]):
+            for claim in await asyncio.to_thread(self._claims.lost, [s.claim for s in self._hand]):
                 for stretch in self._hand:
                     if stretch.claim is claim:
                         stretch.stop.set()
@@ -134,7 +137,7 @@ class Runner:
             "job begun", extra={"job": job.id, "turn": stretch.claim.turn, "audio_seconds": job.audio_seconds}
         )
         done = asyncio.get_running_loop().run_in_executor(
-            self._threads, work, stretch, self._store, self._transcriber
+            self._threads, work, stretch, self._claims, self._transcriber
         )
         done.add_done_callback(lambda future: self._ended(stretch, future))
 

@@ -65,6 +65,7 @@ class Uploads:
         Raises:
             OSError: the disk refuses.
         """
+        make_private_folder(self._folder)
         path = self._folder / job
         lock = Lock(path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         self._take(lock)
@@ -93,10 +94,11 @@ class Uploads:
 
     def names(self) -> set[str]:
         """The jobs that have a file."""
-        return set(os.listdir(self._folder))
+        return {path.name for path in self._folder.iterdir()} if self._folder.exists() else set()
 
     def free_bytes(self) -> int:
         """What a user who is not root may still write to this disk."""
+        make_private_folder(self._folder)
         found = os.statvfs(self._folder)
         return found.f_bavail * found.f_frsize
 
@@ -109,3 +111,15 @@ class Uploads:
         except OSError:
             lock.close()
             raise
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make a folder that its owner alone may enter, its parents too; it is there after a power cut.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(path.parent)

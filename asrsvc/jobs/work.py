@@ -1,4 +1,4 @@
-"""One stretch of a job, in a thread: from where it stands to its end, or to the next span when told to stop."""
+"""One stretch of a job, in a thread: from where it stands to its end, or until it is told to stop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from asrsvc.errors import AsrError, Cancelled, JobsUnavailable, NoSpace, NotReady
-from asrsvc.jobs.store import Claim, JobStore
+from asrsvc.jobs.claims import Claim, Claims, Findings
 from asrsvc.jobs.types import JobError
 from asrsvc.speech.transcribe import Progress, Transcriber
 from asrsvc.speech.types import Segment
@@ -53,6 +53,20 @@ class Stretch:
         """Whether it has come farther than whoever had the job before."""
         return self.progress.reached > self.claim.job.reached
 
+    def findings(self, version: str, duration: float | None = None) -> Findings:
+        """What has been found and not kept yet.
+
+        Args:
+            version: of the model.
+            duration: of the recording, if it has been heard to its end.
+        """
+        return Findings(
+            version,
+            tuple(self.segments),
+            self.progress.reached,
+            self.progress.declared_seconds if duration is None else duration,
+        )
+
     def note(self) -> dict[str, Any]:
         """What a log line says of it."""
         job = self.claim.job
@@ -67,26 +81,26 @@ class Stretch:
         }
 
 
-def work(stretch: Stretch, store: JobStore, transcriber: Transcriber) -> None:
+def work(stretch: Stretch, claims: Claims, transcriber: Transcriber) -> None:
     """Work on a job; whatever happens is written into the store, and its lock is let go."""
     with stretch.claim.lock:
         try:
-            _transcribe(stretch, store, transcriber)
+            _transcribe(stretch, claims, transcriber)
         except Cancelled:
-            _give_back(stretch, store, transcriber)
+            _give_back(stretch, claims, transcriber)
         except _PASSING as error:
             log.warning("a job is put back: %s", error.message, extra={"job": stretch.claim.job.id})
-            _give_back(stretch, store, transcriber)
+            _give_back(stretch, claims, transcriber)
         except AsrError as error:
-            _fail(stretch, store, JobError(error.code, error.message), error.status)
+            _fail(stretch, claims, JobError(error.code, error.message), error.status)
         except Exception:
             job = stretch.claim.job.id
             log.exception("a job failed unexpectedly", extra={"job": job})
             reason = JobError(AsrError.default_code, f"the service failed; its log says why under job {job}")
-            _fail(stretch, store, reason, AsrError.status)
+            _fail(stretch, claims, reason, AsrError.status)
 
 
-def _transcribe(stretch: Stretch, store: JobStore, transcriber: Transcriber) -> None:
+def _transcribe(stretch: Stretch, claims: Claims, transcriber: Transcriber) -> None:
     claim, progress = stretch.claim, stretch.progress
     descriptor = claim.lock.open()
     try:
@@ -99,36 +113,25 @@ def _transcribe(stretch: Stretch, store: JobStore, transcriber: Transcriber) -> 
                 stretch.segments.append(segment)
                 stretch.spoke = stretch.spoke or bool(segment.text)
                 if time.monotonic() - kept >= _KEEP_EVERY_SECONDS:
-                    _keep(stretch, store, transcriber)
+                    _keep(stretch, claims, transcriber)
                     kept = time.monotonic()
     finally:
         os.close(descriptor)
-    version, seconds = transcriber.model.version, round(progress.audio_seconds, 3)
-    if _patiently(
-        stretch, lambda: store.finish(claim, version, stretch.segments, progress.reached, seconds)
-    ):
+    findings = stretch.findings(transcriber.model.version, round(progress.audio_seconds, 3))
+    if _patiently(stretch, lambda: claims.finish(claim, findings)):
         stretch.outcome, stretch.status = "succeeded", 200
     else:
         stretch.outcome = "lost"
 
 
-def _keep(stretch: Stretch, store: JobStore, transcriber: Transcriber) -> None:
+def _keep(stretch: Stretch, claims: Claims, transcriber: Transcriber) -> None:
     """Write what has been found.
 
     Raises:
         Cancelled: the job is no longer this process's.
     """
-    mine = _patiently(
-        stretch,
-        lambda: store.checkpoint(
-            stretch.claim,
-            transcriber.model.version,
-            stretch.segments,
-            stretch.progress.reached,
-            stretch.progress.declared_seconds,
-        ),
-    )
-    if not mine:
+    findings = stretch.findings(transcriber.model.version)
+    if not _patiently(stretch, lambda: claims.keep(stretch.claim, findings)):
         raise Cancelled("the job has been cancelled")
     stretch.segments.clear()
 
@@ -151,16 +154,9 @@ def _patiently(stretch: Stretch, write: Callable[[], bool]) -> bool:
                 raise
 
 
-def _give_back(stretch: Stretch, store: JobStore, transcriber: Transcriber) -> None:
-    progress = stretch.progress
+def _give_back(stretch: Stretch, claims: Claims, transcriber: Transcriber) -> None:
     try:
-        mine = store.give_back(
-            stretch.claim,
-            transcriber.model.version,
-            stretch.segments,
-            progress.reached,
-            progress.declared_seconds,
-        )
+        mine = claims.give_back(stretch.claim, stretch.findings(transcriber.model.version))
         stretch.outcome = "given back" if mine else "lost"
     except AsrError as error:
         stretch.outcome = "left"
@@ -168,10 +164,10 @@ def _give_back(stretch: Stretch, store: JobStore, transcriber: Transcriber) -> N
         log.warning("a job cannot be put back: %s", error.message, extra={"job": stretch.claim.job.id})
 
 
-def _fail(stretch: Stretch, store: JobStore, error: JobError, status: int) -> None:
+def _fail(stretch: Stretch, claims: Claims, error: JobError, status: int) -> None:
     stretch.outcome, stretch.status = "failed", status
     try:
-        if not _patiently(stretch, lambda: store.fail(stretch.claim, error)):
+        if not _patiently(stretch, lambda: claims.fail(stretch.claim, error)):
             stretch.outcome, stretch.status = "lost", 0
     except AsrError as refusal:  # as in _give_back
         log.warning("a job's end cannot be written: %s", refusal.message, extra={"job": stretch.claim.job.id})

@@ -16,11 +16,12 @@ from asrsvc.release.store import Store
 from asrsvc.release.versions import check_digests
 from asrsvc.serving import status
 from asrsvc.serving.accept import Head
+from asrsvc.serving.jobs import PATIENCE_SECONDS, Jobs, most_here
 from asrsvc.serving.lanes import LaneName
 from asrsvc.serving.operations import Operation, Operations
 from asrsvc.serving.warmup import check, expected
 from asrsvc.settings import Settings
-from asrsvc.speech.batch import Batcher
+from asrsvc.speech.batch import Batcher, Line
 from asrsvc.speech.decode import Limits
 from asrsvc.speech.ffmpeg import HelperPool
 from asrsvc.speech.model import Model
@@ -28,7 +29,7 @@ from asrsvc.speech.sample import Heard, engine_key, hear
 from asrsvc.speech.segment import Segmenter
 from asrsvc.speech.transcribe import Transcriber
 from asrsvc.web.admin import Admin
-from asrsvc.web.app import ENGINE_PATHS, Observe, create_apology, create_app
+from asrsvc.web.app import ENGINE_PATHS, Observe, create_apology, create_app, upload_limits
 from asrsvc.web.upload import check_head, declared_length
 
 
@@ -39,6 +40,15 @@ class Loaded:
     model: Model
     segmenter: Segmenter
     findings: Heard
+
+
+@dataclass(frozen=True, slots=True)
+class Transcribers:
+    """Two ways to one engine."""
+
+    requests: Transcriber
+    jobs: Transcriber
+    """lets requests go first"""
 
 
 MOST_REQUESTS: Final = 10
@@ -74,34 +84,51 @@ def load(
     return Loaded(model, Segmenter(), findings)
 
 
-def assemble(settings: Settings, loaded: Loaded) -> Transcriber:
+def assemble(settings: Settings, loaded: Loaded) -> Transcribers:
     """Everything around a loaded model; the threads and processes that it starts keep its priority."""
     helpers = HelperPool(
         memory_bytes=settings.decode_memory_mb * 2**20, block_timeout=settings.decode_timeout
     )
     helpers.warm_up()
-    return Transcriber(
-        loaded.model,
-        segmenter=loaded.segmenter,
-        helpers=helpers,
-        limits=Limits(max_seconds=settings.max_audio_seconds),
-        batcher=Batcher(loaded.model.engine, batch_size=settings.batch_size, queue_limit=MOST_REQUESTS),
-        queue_timeout=settings.queue_timeout,
+    batcher = Batcher(
+        loaded.model.engine,
+        batch_size=settings.batch_size,
+        queue_limit=MOST_REQUESTS + most_here(settings),
+    )
+    ways: list[tuple[Line, float]] = [
+        (batcher, settings.queue_timeout),
+        (batcher.in_background(), PATIENCE_SECONDS),
+    ]
+    return Transcribers(
+        *(
+            Transcriber(
+                loaded.model,
+                segmenter=loaded.segmenter,
+                helpers=helpers,
+                limits=Limits(max_seconds=settings.max_audio_seconds),
+                batcher=line,
+                queue_timeout=patience,
+            )
+            for line, patience in ways
+        )
     )
 
 
 def load_app(
-    settings: Settings, transcriber: Transcriber, observe: Observe, problems: tuple[str, ...]
-) -> ASGIApp:
-    """The application around a loaded transcriber."""
-    return create_app(
+    settings: Settings, transcribers: Transcribers, observe: Observe, problems: tuple[str, ...]
+) -> tuple[ASGIApp, Jobs]:
+    """The application around what has been loaded, and the jobs, which are to be started."""
+    jobs = Jobs(settings, transcribers.jobs, upload_limits(settings), observe)
+    app = create_app(
         settings,
-        transcriber,
+        transcribers.requests,
         threads=MOST_REQUESTS,
         observe=observe,
         problems=problems,
         admin=_admin(settings),
+        more=jobs.routes(),
     )
+    return app, jobs
 
 
 def load_apology(settings: Settings, reason: str) -> ASGIApp:

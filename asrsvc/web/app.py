@@ -6,7 +6,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from starlette.applications import Starlette
@@ -57,6 +57,7 @@ def create_app(
     observe: Observe,
     problems: tuple[str, ...] = (),
     admin: Admin | None = None,
+    more: Sequence[Route] = (),
 ) -> ASGIApp:
     """Build the application of one worker.
 
@@ -70,17 +71,14 @@ def create_app(
         observe: see `Observe`.
         problems: what is not as it should be though the service serves, for `/health`.
         admin: the operator's endpoints, if there are any.
+        more: routes.
     """
-    limits = UploadLimits(
-        bytes=settings.max_upload_mb * 2**20,
-        seconds=settings.body_timeout,
-        idle_seconds=settings.body_idle_timeout,
-        spool_dir=settings.spool_dir,
-    )
+    limits = upload_limits(settings)
     desk = Desk(transcriber, limits=limits, threads=threads, queue_timeout=settings.queue_timeout)
     app = Starlette(
         routes=[
             Route("/api/transcribe", desk.transcribe, methods=["POST"]),
+            *more,
             Route("/health/live", live, methods=["GET"]),
             Route("/health/ready", health(transcriber.model.version, problems), methods=["GET"]),
             Route("/health", health(transcriber.model.version, problems), methods=["GET"]),
@@ -93,6 +91,16 @@ def create_app(
         },
     )
     return Envelope(app, transcriber.model.version, observe)
+
+
+def upload_limits(settings: Settings) -> UploadLimits:
+    """What a request body may be at most."""
+    return UploadLimits(
+        bytes=settings.max_upload_mb * 2**20,
+        seconds=settings.body_timeout,
+        idle_seconds=settings.body_idle_timeout,
+        spool_dir=settings.spool_dir,
+    )
 
 
 def create_apology(reason: str, admin: Admin | None = None) -> ASGIApp:

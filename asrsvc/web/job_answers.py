@@ -53,9 +53,7 @@ def _moment(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
-def result_response(
-    job: Job, found: list[Found], *, form: str, timestamps: str, request_id: str
-) -> Response:
+def result_response(job: Job, found: list[Found], *, form: str, timestamps: str, request_id: str) -> Response:
     """The result of a job that has succeeded.
 
     Args:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from typing import Any, Final, TypeVar
 
 from starlette.requests import Request
@@ -135,11 +135,12 @@ class JobDesk:
             raise OverCapacity(f"{_STREAMS} streams of events are open already: try again in a second")
         return EventStream(self._counted(job_id, client, after))
 
-    async def _counted(self, job_id: str, client: str, after: int) -> Any:
+    async def _counted(self, job_id: str, client: str, after: int) -> AsyncGenerator[bytes, None]:
         self._streams += 1
         try:
-            async for event in self._events.of_job(job_id, client, after):
-                yield event
+            async with aclosing(self._events.of_job(job_id, client, after)) as events:
+                async for event in events:
+                    yield event
         finally:
             self._streams -= 1
 
@@ -150,8 +151,10 @@ class JobDesk:
         timestamps = _one_of(query, "timestamps", TIMESTAMPS)
         job = await asyncio.to_thread(self._store.read, job_id, client)
         if job.ended is None:
-            where = f"{job.audio_seconds:g} s of the recording are done: ask again later, or {request.url.path}"
-            raise JobNotFinished(f"job {job.id} is {job.state}, {where.removesuffix('result')}events tells")
+            raise JobNotFinished(
+                f"job {job.id} is {job.state}, {job.audio_seconds:g} s of its recording are done: "
+                f"/api/jobs/{job.id}/events tells when it has ended"
+            )
         if job.error is not None:
             raise JobHasNoResult(f"job {job.id} failed ({job.error.code}): {job.error.message}")
         if job.state != "succeeded":
@@ -222,7 +225,5 @@ def _one_of(query: dict[str, str], name: str, allowed: tuple[str, ...]) -> str:
 def _number(query: dict[str, str], name: str, default: int, low: int, high: int) -> int:
     text = query.get(name, str(default))
     if not text.isascii() or not text.isdecimal() or len(text) > 16 or not low <= int(text) <= high:
-        raise BadRequest(
-            f"{name} is {text[:60]!r}; a whole number from {low} to {high} is right", param=name
-        )
+        raise BadRequest(f"{name} is {text[:60]!r}; a whole number from {low} to {high} is right", param=name)
     return int(text)
