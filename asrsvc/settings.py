@@ -147,6 +147,13 @@ def _device(text: str) -> str:
     return text
 
 
+def _model_names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",")) if text.strip() else ()
+    if not all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}", name) for name in names):
+        raise ValueError("names of letters, digits and . _ : / -, with commas between them")
+    return names
+
+
 def _endpoint(text: str) -> str:
     loopback = r"http://(localhost|127(\.\d{1,3}){3}|\[::1\])"
     if not re.fullmatch(rf"(https://[^/?#@\s]+|{loopback}(:\d{{1,5}})?)(/[^?#@\s]*)?", text):
@@ -207,6 +214,14 @@ class Settings:
         "text",
         "lets /admin be used at ASR_BIND too (Authorization: Bearer …); none: at ASR_OPS_BIND alone",
         _token,
+    )
+    model_aliases: tuple[str, ...] = _setting(
+        "ASR_MODEL_ALIASES",
+        "gpt-transcribe,whisper-1,gpt-4o-transcribe,gpt-4o-mini-transcribe,"
+        "gpt-4o-mini-transcribe-2025-12-15,gpt-4o-transcribe-diarize",
+        "names",
+        "that clients of /v1 may give the version that serves, beside its own name and id",
+        _model_names,
     )
     workers: int | None = _setting(
         "ASR_WORKERS",

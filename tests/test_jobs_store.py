@@ -23,17 +23,18 @@ from asrsvc.jobs.storage import Storage
 from asrsvc.jobs.store import JobStore
 from asrsvc.jobs.types import Found, Job, JobError, Limits
 from asrsvc.speech.transcribe import Options
-from asrsvc.speech.types import Segment, Word
+from asrsvc.speech.types import Segment, Token, Word
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 LIMITS = Limits(running=4, kept=200, kept_of_client=100, bytes=2**30, keep_seconds=3600, deaths=3)
-OPTIONS = Options(language="yue", use_itn=False, words=True)
+OPTIONS = Options(language="yue", use_itn=False, words=True, tokens=True)
 DEADLINE = 30.0
 
 
 def segment(start: float) -> Segment:
     words = (Word("早", start, start + 0.1, 0.9), Word("晨", start + 0.1, start + 0.2, 0.8))
-    return Segment(start, start + 0.5, "早晨", "yue", "happy", ("bgm", "cough"), 0.85, words)
+    tokens = (Token(7, start, start + 0.1, 0.95, 0, 1), Token(9, start + 0.1, start + 0.2, 0.75, 1, 2))
+    return Segment(start, start + 0.5, "早晨", "yue", "happy", ("bgm", "cough"), 0.85, words, tokens, 0.01)
 
 
 class Place:

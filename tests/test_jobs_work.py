@@ -29,7 +29,7 @@ from asrsvc.speech.types import FloatArray, Segment
 DEADLINE = 60.0
 MODEL = Model.load(NANO, version="nano", threads=1)
 SEGMENTER = Segmenter()
-OPTIONS = Options(words=True)
+OPTIONS = Options(words=True, tokens=True)
 
 
 class Noted:

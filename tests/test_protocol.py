@@ -16,9 +16,16 @@ from uvicorn.server import ServerState
 
 from asrsvc.serving import protocol
 
+LARGE = 50 * 2**20
 
-async def app(_scope: dict[str, Any], _receive: Any, send: Any) -> None:
-    """Answers before it has read anything."""
+
+async def app(scope: dict[str, Any], _receive: Any, send: Any) -> None:
+    """Answers before it has read anything; with much, where that is asked for."""
+    if scope["path"] == "/large":
+        headers = [(b"content-length", b"%d" % LARGE), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": bytes(LARGE)})
+        return
     headers = [(b"content-length", b"2"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": 413, "headers": headers})
     await send({"type": "http.response.body", "body": b"no"})
@@ -110,3 +117,31 @@ def test_a_client_that_is_silent_is_let_go_sooner_than_one_that_still_sends(port
                 silent.send(b"x")
                 time.sleep(0.05)
         sends.send(b"x")
+
+
+GET_LARGE = b"GET /large HTTP/1.1\r\nHost: test\r\n\r\n"
+
+
+@bounds(FLUSH_SECONDS=0.3)
+def test_a_client_that_takes_nothing_of_its_answer_is_let_go(port: int) -> None:
+    with connection(port) as made:
+        made.sendall(GET_LARGE)
+        time.sleep(2)
+        received = 0
+        with pytest.raises(ConnectionResetError):
+            while data := made.recv(2**20):
+                received += len(data)
+            raise ConnectionResetError  # or it is told by an end that comes too early
+        assert received < LARGE
+
+
+@bounds(FLUSH_SECONDS=1.0)
+def test_a_client_that_takes_its_answer_slowly_gets_all_of_it(port: int) -> None:
+    with connection(port) as made:
+        made.sendall(GET_LARGE)
+        received = 0
+        while data := made.recv(2**20):
+            received += len(data)
+            if received < LARGE // 2:
+                time.sleep(0.05)
+        assert received > LARGE

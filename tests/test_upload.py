@@ -481,3 +481,53 @@ def test_who_takes_the_file_closes_it(spool: Path) -> None:
     os.close(taken)
     with pytest.raises(ValueError, match="holds no file"):
         form.take()
+
+
+def read_lists(spool: Path, *parts: bytes) -> Form:
+    """Read a form with the list `tags` and the large field `prompt`."""
+    body = b"".join(parts) + part("file", b"sound", file=True) + END
+
+    async def main() -> Form:
+        return await read_form(
+            headers(None),
+            sender([body]),
+            limits(spool),
+            FIELDS | {"prompt"},
+            lists=frozenset({"tags"}),
+            most_bytes={"prompt": 5000},
+        )
+
+    return asyncio.run(main())
+
+
+def test_a_list_comes_with_brackets_and_without(spool: Path) -> None:
+    tags = [part("tags", b"a"), part("language", b"zh"), part("tags[]", b"b"), part("tags", b"a")]
+    form = read_lists(spool, *tags)
+    assert form.lists == {"tags": ["a", "b", "a"]}
+    assert form.fields == {"language": "zh"}
+    form.close()
+
+
+@pytest.mark.parametrize("name", ["language[]", "tags[0]", "[]", "tags[][]"])
+def test_other_brackets_are_names_of_their_own(name: str, spool: Path) -> None:
+    with pytest.raises(BadRequest, match="is unknown; the fields are file, language, prompt, tags, use_itn"):
+        read_lists(spool, part(name, b"a"))
+
+
+def test_a_list_has_so_many_values_at_most(spool: Path) -> None:
+    read_lists(spool, *[part("tags", b"a")] * 100).close()
+    with pytest.raises(BadRequest, match="field tags is given more than 100 times") as caught:
+        read_lists(spool, *[part("tags", b"a")] * 101)
+    assert caught.value.param == "tags"
+
+
+@pytest.mark.parametrize(("name", "size"), [("prompt", 5000), ("tags[]", 1024)])
+def test_a_field_may_be_larger_than_others(name: str, size: int, spool: Path) -> None:
+    read_lists(spool, part(name, b"x" * size)).close()
+    with pytest.raises(BadRequest, match=f"field {name.removesuffix('[]')} is over {size} bytes"):
+        read_lists(spool, part(name, b"x" * (size + 1)))
+
+
+def test_a_list_is_text_too(spool: Path) -> None:
+    with pytest.raises(BadRequest, match="field tags is not UTF-8"):
+        read_lists(spool, part("tags", b"\xff"))

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asrsvc.speech.text import Reading, Token
+from asrsvc.speech.text import Reading
+from asrsvc.speech.types import Token
 from asrsvc.speech.words import edges, words
 
 FRAME = 0.06
@@ -47,15 +48,37 @@ def test_words_follow_the_customs_of_the_language(text: str, language: str, expe
     st.sampled_from(["zh", "yue", "ja", "en", "ko"]),
     st.text("abc 12。，,.!?「」晚上点半は가나", max_size=40).map(lambda t: " ".join(t.split())),
     st.floats(0, 1000),
+    st.lists(st.floats(0, 5), max_size=8),
 )
-def test_words_cover_the_text_in_order_and_in_time(language: str, text: str, offset: float) -> None:
+def test_words_cover_the_text_in_order_and_in_time(
+    language: str, text: str, offset: float, edges_of_silence: list[float]
+) -> None:
     read = reading(text, language)
     limit = offset + len(read.tokens) * 2 * FRAME
-    found = words(read, offset, limit)
+    pairs = sorted(edge for edge in edges_of_silence if edge <= limit - offset)
+    found = words(read, offset, limit, list(zip(pairs[::2], pairs[1::2], strict=False)))
     assert "".join(w.word for w in found).replace(" ", "") == text.replace(" ", "")
     times = [time for word in found for time in (word.start, word.end)]
     assert times == sorted(times)
     assert all(offset - 0.001 <= time <= limit + 0.001 for time in times)
+
+
+def test_words_beside_a_silence_begin_and_end_with_the_sound() -> None:
+    # one frame a character, 120 ms apart; sound from 0.2 s to 0.5 s and from 1.0 s to 1.3 s
+    text = "ab cd"
+    tokens = tuple(
+        Token(7, start, start + FRAME, 0.5, n, n + 1)
+        for n, start in ((0, 0.15), (1, 0.3), (3, 1.1), (4, 1.2))
+    )
+    read = Reading(text, "en", "unknown", (), tokens)
+    silent = [(0.0, 0.2), (0.5, 1.0), (1.3, 2.0)]
+    assert [(w.start, w.end) for w in words(read, 10.0, 12.0, silent)] == [(10.2, 10.5), (11.0, 11.3)]
+
+
+def test_a_silence_far_from_a_word_says_nothing_of_it() -> None:
+    tokens = (Token(1, 2.0, 2.06, 0.9, 0, 2),)
+    (word,) = words(Reading("Hi", "en", "unknown", (), tokens), 0.0, 3.0, [(0.0, 0.5)])
+    assert (word.start, word.end) == (2.0, 2.36)
 
 
 def test_punctuation_has_no_sound() -> None:

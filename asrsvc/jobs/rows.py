@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple, fields
 from typing import Any, Final
 
 from asrsvc.jobs.types import Job, JobError
 from asrsvc.speech.transcribe import Options
-from asrsvc.speech.types import Segment, Word
+from asrsvc.speech.types import Segment, Token, Word
 
 VIEW: Final = """
 CREATE TEMP VIEW seen AS SELECT
@@ -57,10 +57,13 @@ def options_text(options: Options) -> str:
 
 
 def options_of(text: str) -> Options:
-    """What the job's request chose; words are always looked for, since a result is asked for later."""
+    """What the job's request chose; all is kept, since a result's form is chosen later."""
     found = json.loads(text)
     return Options(
-        language=found.get("language", "auto"), use_itn=bool(found.get("use_itn", True)), words=True
+        language=found.get("language", "auto"),
+        use_itn=bool(found.get("use_itn", True)),
+        words=True,
+        tokens=True,
     )
 
 
@@ -70,16 +73,19 @@ def error_text(error: JobError) -> str:
 
 
 def segment_text(segment: Segment) -> str:
-    """A segment with its words, as JSON."""
-    return json.dumps(asdict(segment), ensure_ascii=False, separators=(",", ":"))
+    """A segment with its words and tokens, as JSON."""
+    content = asdict(segment)
+    content["tokens"] = [astuple(token) for token in segment.tokens]  # many: without the names
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
 def segment_of(text: str) -> Segment:
     """A segment from `segment_text`; keys of newer code are left out."""
     found = json.loads(text)
-    known = {name: found[name] for name in Segment.__dataclass_fields__}
+    known = {field.name: found[field.name] for field in fields(Segment) if field.name in found}
     known["events"] = tuple(found["events"])
     known["words"] = tuple(
-        Word(**{name: word[name] for name in Word.__dataclass_fields__}) for word in found["words"]
+        Word(**{field.name: word[field.name] for field in fields(Word)}) for word in found["words"]
     )
+    known["tokens"] = tuple(Token(*token) for token in found.get("tokens", ()))
     return Segment(**known)

@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp
 
 from asrsvc.errors import AsrError, NotFound, StoreError
+from asrsvc.release.card import read_card
 from asrsvc.release.catalogue import catalogue
 from asrsvc.release.store import Store
 from asrsvc.release.versions import check_digests
@@ -122,6 +123,7 @@ def load_app(
     app = create_app(
         settings,
         transcribers.requests,
+        read_card(settings.store / "versions" / jobs.version, jobs.version),
         threads=MOST_REQUESTS,
         observe=observe,
         problems=problems,

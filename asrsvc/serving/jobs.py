@@ -36,24 +36,23 @@ class Jobs:
             observe: told of each job that has ended here.
         """
         self._status = settings.runtime_dir / status.FILE_NAME
-        self._version = transcriber.model.version
+        self.version = transcriber.model.version
         keep_seconds = settings.jobs_keep_seconds
-        storage = Storage.at(
-            settings.state_dir,
-            Limits(
-                running=settings.running_jobs(),
-                kept=settings.jobs_kept,
-                kept_of_client=settings.jobs_per_client,
-                bytes=settings.jobs_disk_mb * 2**20,
-                keep_seconds=keep_seconds,
-                deaths=settings.jobs_attempts,
-            ),
+        limits = Limits(
+            running=settings.running_jobs(),
+            kept=settings.jobs_kept,
+            kept_of_client=settings.jobs_per_client,
+            bytes=settings.jobs_disk_mb * 2**20,
+            keep_seconds=keep_seconds,
+            deaths=settings.jobs_attempts,
         )
+        # Two connections to one table: who asks does not wait while the other one's disk is slow.
+        to_work, to_ask = (Storage.at(settings.state_dir, limits) for _ in range(2))
         self._runner = Runner(
-            storage, transcriber, most=most_here(settings), may_begin=self._may_begin, observe=observe
+            to_work, transcriber, most=most_here(settings), may_begin=self._may_begin, observe=observe
         )
         self._desk = JobDesk(
-            JobStore(storage), limits=uploads, keep_seconds=keep_seconds, wake=self._runner.wake
+            JobStore(to_ask), limits=uploads, keep_seconds=keep_seconds, wake=self._runner.wake
         )
 
     def routes(self) -> list[Route]:
@@ -80,7 +79,7 @@ class Jobs:
             found = status.read(self._status).version
         except StatusError:
             return True
-        return found in (None, self._version)
+        return found in (None, self.version)
 
 
 def most_here(settings: Settings) -> int:

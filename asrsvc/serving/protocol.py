@@ -27,6 +27,8 @@ LINGER_SECONDS: Final = 30.0
 LINGER_IDLE_SECONDS: Final = 5.0
 """without a byte of the client, which has then read its answer and needs no more time"""
 LINGER_BYTES: Final = 2**30
+FLUSH_SECONDS: Final = 120.0
+"""a client that takes nothing of its whole answer for so long has gone"""
 HEAD_LINGER_SECONDS: Final = 1.0
 """for a client whose header was refused: it must not hold up a worker that leaves"""
 _REFUSALS: Final = {
@@ -155,8 +157,21 @@ class LingeringProtocol(HttpToolsProtocol):
         unread = not silent and (not self._request_is_whole() or self._discarded > 0)
         if not unread or self._wire.is_closing():
             self._wire.close()
+            self._flush(self._wire.get_write_buffer_size())
             return
         self._linger(LINGER_SECONDS)
+
+    def _flush(self, waiting: int) -> None:
+        """See that what has been written is taken; who takes nothing would keep the connection for ever."""
+        if waiting:
+            self._deadline = self.loop.call_later(FLUSH_SECONDS, self._flushed, waiting)
+
+    def _flushed(self, waited: int) -> None:
+        waiting = self._wire.get_write_buffer_size()
+        if waiting < waited:
+            self._flush(waiting)
+        else:
+            self._wire.abort()
 
     def _linger(self, seconds: float) -> None:
         self.lingering = True

@@ -20,7 +20,7 @@ import sentencepiece
 from asrsvc.errors import InferenceFailed, ModelError
 from asrsvc.speech.engine import QUERY_FRAMES
 from asrsvc.speech.features import FRAME_SECONDS
-from asrsvc.speech.types import FloatArray, IntArray
+from asrsvc.speech.types import FloatArray, IntArray, Token
 
 BLANK: Final = 0
 NO_SPEECH: Final = "nospeech"
@@ -52,23 +52,6 @@ _FRAME_LEAD: Final = FRAME_SECONDS / 2
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
-    """One token of the text with its place in the sound and in the text."""
-
-    id: int
-    start: float
-    """seconds from the start of the span"""
-    end: float
-    """seconds from the start of the span: the end of the frames that emit it"""
-    confidence: float
-    """0 to 1: the highest posterior probability among the frames that emit it"""
-    begin: int
-    """index of its first character in the text"""
-    stop: int
-    """index behind its last character in the text"""
-
-
-@dataclass(frozen=True, slots=True)
 class Reading:
     """What the network says of one span."""
 
@@ -78,6 +61,8 @@ class Reading:
     emotion: str
     events: tuple[str, ...]
     tokens: tuple[Token, ...]
+    no_speech: float = 0.0
+    """0 to 1: the posterior probability of the tag nospeech"""
 
     @property
     def confidence(self) -> float:
@@ -110,6 +95,8 @@ class Vocabulary:
         self._tags = {i: m[1] for i, piece in enumerate(pieces) if (m := _TAG.fullmatch(piece))}
         if not set(self._tags.values()) >= _LANGUAGES:
             raise ModelError(f"{path}: has no language tags such as <|zh|>: not SenseVoice's vocabulary")
+        self.no_speech = next(i for i, name in self._tags.items() if name == NO_SPEECH)
+        """id of the tag that says that nothing was said"""
         self._surfaces = [
             b"" if processor.is_control(i) else _surface(piece, is_byte=processor.is_byte(i))
             for i, piece in enumerate(pieces)
@@ -218,7 +205,14 @@ def read(logits: FloatArray, vocabulary: Vocabulary) -> Reading:
         emotion=_EMOTIONS.get(emotion, "unknown"),
         events=(_EVENTS[event],) if event in _EVENTS else (),
         tokens=tokens,
+        no_speech=_posterior(logits[0], vocabulary.no_speech),
     )
+
+
+def _posterior(row: FloatArray, token_id: int) -> float:
+    """Posterior probability of one token in one frame; shape (V,)."""
+    powers = np.exp(row - row.max())
+    return float(powers[token_id] / powers.sum())
 
 
 def _posteriors(logits: FloatArray, path: IntArray) -> FloatArray:

@@ -6,8 +6,8 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Final
 
 from asrsvc.errors import Cancelled
@@ -17,7 +17,8 @@ from asrsvc.speech.features import MIN_SAMPLES
 from asrsvc.speech.ffmpeg import HelperPool
 from asrsvc.speech.model import Model
 from asrsvc.speech.segment import Segmenter
-from asrsvc.speech.text import read
+from asrsvc.speech.silences import silences
+from asrsvc.speech.text import NO_SPEECH, Reading, read
 from asrsvc.speech.types import SAMPLE_RATE, FloatArray, Language, Segment, Span, Transcript, Waveform
 from asrsvc.speech.words import edges, words
 
@@ -36,6 +37,10 @@ class Options:
     use_itn: bool = True
     words: bool = False
     """whether segments carry words"""
+    tokens: bool = False
+    """whether segments carry tokens"""
+    candidates: tuple[Language, ...] = ()
+    """with the language `auto`: what may be spoken; none: any of the languages"""
 
 
 @dataclass(slots=True)
@@ -166,17 +171,20 @@ class Transcriber:
         if len(span.waveform.samples) < MIN_SAMPLES:
             return _silent(offset, limit)
         features = self.model.extractor.features(span.waveform.samples)
-        inference = self._batcher.infer(
-            features, options.language, use_itn=options.use_itn, timeout=self._queue_timeout
-        )
-        progress.inference_seconds += inference.seconds
+        reading = self._hear(features, options.language, options, progress)
         progress.spans += 1
-        reading = read(inference.logits, self.model.vocabulary)
-        heard = words(reading, offset, limit) if options.words else ()
+        if options.candidates and reading.language not in {*options.candidates, NO_SPEECH}:
+            reading = max(
+                (self._told(features, language, options, progress) for language in options.candidates),
+                key=lambda told: told.confidence,
+            )
+        whole_sound = span.end - span.start == len(span.waveform.samples)
+        silent = silences(span.waveform.samples) if options.words or whole_sound else []
+        heard = words(reading, offset, limit, silent) if options.words else ()
         start, end = span.start / SAMPLE_RATE, span.end / SAMPLE_RATE
-        if reading.tokens and span.end - span.start == len(span.waveform.samples):
+        if reading.tokens and whole_sound:
             # Nobody looked for the edges of the speech in a span without margins: the tokens know.
-            start, end = edges(reading, offset, limit)
+            start, end = edges(reading, offset, limit, silent)
         return Segment(
             start=round(start, 3),
             end=round(end, 3),
@@ -186,7 +194,26 @@ class Transcriber:
             events=reading.events,
             confidence=round(reading.confidence, 4),
             words=heard,
+            tokens=reading.tokens if options.tokens else (),
+            no_speech=round(reading.no_speech, 4),
         )
+
+    def _told(
+        self, features: FloatArray, language: Language, options: Options, progress: Progress
+    ) -> Reading:
+        """What is heard when it is told that this language is spoken; it may answer another one's tag."""
+        reading = self._hear(features, language, options, progress)
+        kept = reading.language in {*options.candidates, NO_SPEECH}
+        return reading if kept else replace(reading, language=language)
+
+    def _hear(
+        self, features: FloatArray, language: Language, options: Options, progress: Progress
+    ) -> Reading:
+        inference = self._batcher.infer(
+            features, language, use_itn=options.use_itn, timeout=self._queue_timeout
+        )
+        progress.inference_seconds += inference.seconds
+        return read(inference.logits, self.model.vocabulary)
 
 
 def _followed(
@@ -231,7 +258,7 @@ def whole(segments: tuple[Segment, ...], seconds: float) -> Transcript:
     """
     return Transcript(
         text=join_texts(segments),
-        language=_majority(segments, lambda s: s.language, "nospeech"),
+        language=_majority(segments, lambda s: s.language, NO_SPEECH),
         emotion=_majority(segments, lambda s: s.emotion, "unknown"),
         events=tuple(dict.fromkeys(event for s in segments for event in s.events)),
         duration=round(seconds, 3),
@@ -240,20 +267,28 @@ def whole(segments: tuple[Segment, ...], seconds: float) -> Transcript:
 
 
 def _silent(start: float, end: float) -> Segment:
-    return Segment(start, end, "", "nospeech", "unknown", (), 0.0, ())
+    return Segment(start, end, "", NO_SPEECH, "unknown", (), 0.0, ())
 
 
-def join_texts(segments: tuple[Segment, ...]) -> str:
-    """The texts of all segments, with a space between two unless both are written without spaces."""
-    text = ""
-    before = ""
-    for segment in segments:
+class Joiner:
+    """Joins the texts of segments, with a space between two unless both are written without spaces."""
+
+    def __init__(self) -> None:
+        self._before: str | None = None
+
+    def add(self, segment: Segment) -> str:
+        """What the segment adds to the text: its own text, with a space in front where one belongs."""
         if not segment.text:
-            continue
+            return ""
+        before, self._before = self._before, segment.language
         close = before in _WITHOUT_SPACES and segment.language in _WITHOUT_SPACES
-        text += segment.text if not text or close else " " + segment.text
-        before = segment.language
-    return text
+        return segment.text if before is None or close else " " + segment.text
+
+
+def join_texts(segments: Iterable[Segment]) -> str:
+    """The texts of all segments, see `Joiner`."""
+    joiner = Joiner()
+    return "".join(joiner.add(segment) for segment in segments)
 
 
 def _majority(segments: tuple[Segment, ...], value: Callable[[Segment], str], default: str) -> str:

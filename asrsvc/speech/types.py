@@ -53,6 +53,23 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Token:
+    """One token of a text with its place in the sound and in the text."""
+
+    id: int
+    start: float
+    """seconds from the start of the span"""
+    end: float
+    """seconds from the start of the span: the end of the frames that emit it"""
+    confidence: float
+    """0 to 1: the highest posterior probability among the frames that emit it"""
+    begin: int
+    """index of its first character in the text"""
+    stop: int
+    """index behind its last character in the text"""
+
+
+@dataclass(frozen=True, slots=True)
 class Word:
     """One word (a character, where a language is written without spaces and has no dictionary)."""
 
@@ -83,6 +100,10 @@ class Segment:
     confidence: float
     """0 to 1: the mean posterior probability of the text's tokens; 0 where there are none"""
     words: tuple[Word, ...]
+    tokens: tuple[Token, ...] = ()
+    """of the text, where they were asked for"""
+    no_speech: float = 0.0
+    """0 to 1: the posterior probability that nothing was said"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,12 +25,15 @@ from asrsvc.errors import (
     OverCapacity,
     Unauthorised,
 )
+from asrsvc.release.card import Card
 from asrsvc.settings import Settings
 from asrsvc.speech.transcribe import Transcriber
 from asrsvc.web.admin import Admin
 from asrsvc.web.answers import JsonResponse, error_response
+from asrsvc.web.desk import Desk
+from asrsvc.web.openai import TRANSCRIPTIONS_PATH, OpenAi
 from asrsvc.web.ops import health, live, unhealthy
-from asrsvc.web.transcriptions import Desk
+from asrsvc.web.transcriptions import Transcriptions
 from asrsvc.web.upload import UploadLimits
 
 log = logging.getLogger(__name__)
@@ -42,7 +45,7 @@ _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9._:+/=-]{1,64}")
 
 
-ENGINE_PATHS: Final = frozenset({"/api/transcribe"})
+ENGINE_PATHS: Final = frozenset({"/api/transcribe", TRANSCRIPTIONS_PATH})
 """paths whose POST needs the engine: these requests wait in the queue"""
 
 Observe = Callable[[int, dict[str, Any]], None]
@@ -52,6 +55,7 @@ Observe = Callable[[int, dict[str, Any]], None]
 def create_app(
     settings: Settings,
     transcriber: Transcriber,
+    card: Card,
     *,
     threads: int,
     observe: Observe,
@@ -67,6 +71,7 @@ def create_app(
     Args:
         settings: in force.
         transcriber: with its model loaded.
+        card: of the version.
         threads: requests that are worked on at the same time, at most.
         observe: see `Observe`.
         problems: what is not as it should be though the service serves, for `/health`.
@@ -77,7 +82,8 @@ def create_app(
     desk = Desk(transcriber, limits=limits, threads=threads, queue_timeout=settings.queue_timeout)
     app = Starlette(
         routes=[
-            Route("/api/transcribe", desk.transcribe, methods=["POST"]),
+            Route("/api/transcribe", Transcriptions(desk).transcribe, methods=["POST"]),
+            *OpenAi(desk, card, settings.model_aliases).routes(),
             *more,
             Route("/health/live", live, methods=["GET"]),
             Route("/health/ready", health(transcriber.model.version, problems), methods=["GET"]),
@@ -209,6 +215,7 @@ class Envelope:
         finally:
             if "place" in scope["state"]:
                 scope["state"]["place"].release()  # whoever has answered: the application may not have begun
+                status = scope["state"].get("outcome", status)  # of an answer that failed when it had begun
                 self._observe(status, note)
             access_log.info(
                 "%s %s",

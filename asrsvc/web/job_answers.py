@@ -6,13 +6,14 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from asrsvc.jobs.types import Found, Job
 from asrsvc.speech.subtitles import to_srt, to_vtt
 from asrsvc.speech.transcribe import whole
-from asrsvc.speech.types import Transcript
 from asrsvc.web.answers import JsonResponse
+from asrsvc.web.openai_answers import Writer
+from asrsvc.web.openai_fields import Wishes
 from asrsvc.web.transcriptions import answer
 
 FORMATS: Final = ("json", "text", "srt", "vtt", "verbose_json")
@@ -65,13 +66,18 @@ def result_response(job: Job, found: list[Found], *, form: str, timestamps: str,
     """
     segments = tuple(one.segment for one in found)
     transcript = whole(segments, job.duration or 0.0)
-    if form == "text":
-        return Response(transcript.text + "\n", media_type="text/plain")
-    if form == "srt":
-        return Response(to_srt(segments), media_type="application/x-subrip; charset=utf-8")
-    if form == "vtt":
-        return Response(to_vtt(segments), media_type="text/vtt")
-    body = answer(transcript, timestamps) if form == "json" else _verbose(transcript)
+    match form:
+        case "text":
+            return PlainTextResponse(transcript.text)
+        case "srt":
+            return PlainTextResponse(to_srt(segments))
+        case "vtt":
+            return PlainTextResponse(to_vtt(segments), media_type="text/vtt")
+        case "verbose_json":
+            wishes = Wishes(job.options, form, frozenset({"segment", "word"}), logprobs=False, stream=False)
+            body: dict[str, Any] = {**Writer(wishes).verbose(transcript)}
+        case _:
+            body = {**answer(transcript, timestamps)}
     if len(job.versions) > 1:
         for segment, one in zip(body.get("segments", []), found, strict=False):
             segment["model_version"] = one.version
@@ -80,34 +86,3 @@ def result_response(job: Job, found: list[Found], *, form: str, timestamps: str,
     body["job"] = job.id
     body["request_id"] = request_id
     return JsonResponse(body)
-
-
-def _verbose(transcript: Transcript) -> dict[str, Any]:
-    """As OpenAI's `verbose_json` with segments and words (openai-python, TranscriptionVerbose)."""
-    segments = [
-        {
-            "id": number,
-            "seek": 0,
-            "start": segment.start,
-            "end": segment.end,
-            "text": segment.text,
-            "language": segment.language,
-            "emotion": segment.emotion,
-            "events": list(segment.events),
-            "confidence": segment.confidence,
-        }
-        for number, segment in enumerate(transcript.segments)
-    ]
-    words = [
-        {"word": word.word, "start": word.start, "end": word.end}
-        for segment in transcript.segments
-        for word in segment.words
-    ]
-    return {
-        "task": "transcribe",
-        "language": transcript.language,
-        "duration": transcript.duration,
-        "text": transcript.text,
-        "segments": segments,
-        "words": words,
-    }

@@ -11,7 +11,6 @@ import json
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from dataclasses import asdict
 from typing import Any, Final
 
 from starlette.responses import Response
@@ -21,6 +20,7 @@ from asrsvc.errors import AsrError, NotFound
 from asrsvc.jobs.store import JobStore
 from asrsvc.jobs.types import Found
 from asrsvc.web.job_answers import job_body
+from asrsvc.web.transcriptions import segment_body
 
 _LOOK_SECONDS: Final = 0.5
 _SILENT_SECONDS: Final = 15.0
@@ -92,7 +92,7 @@ class Events:
 
 
 def _segment_body(found: Found) -> dict[str, Any]:
-    return {**asdict(found.segment), "model_version": found.version}
+    return {**segment_body(found.segment, words=True), "model_version": found.version}
 
 
 def _event(name: str, data: dict[str, Any], *, number: int | None = None) -> bytes:

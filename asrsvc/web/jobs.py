@@ -14,12 +14,15 @@ from starlette.routing import Route
 from asrsvc.errors import AsrError, BadRequest, JobHasNoResult, JobNotFinished, NotFound, OverCapacity
 from asrsvc.jobs.store import Arrival, JobStore
 from asrsvc.web.answers import JsonResponse
+from asrsvc.web.fields import names
 from asrsvc.web.job_answers import FORMATS, job_body, result_response
 from asrsvc.web.job_events import Events, EventStream
+from asrsvc.web.transcriptions import FIELDS as TRANSCRIBE_FIELDS
 from asrsvc.web.transcriptions import TIMESTAMPS, parse_fields
 from asrsvc.web.upload import UploadLimits, check_head, declared_length, read_form
 
-_FIELDS: Final = frozenset({"language", "use_itn"})
+FIELDS: Final = tuple(field for field in TRANSCRIBE_FIELDS if field.name in {"language", "use_itn"})
+"""that may stand beside `file`"""
 _UPLOADS: Final = 64
 """that a worker receives at the same time; they need no place in the queue"""
 _STREAMS: Final = 256
@@ -94,10 +97,14 @@ class JobDesk:
             arrival = await _whole(self._store.receive, client, self._limits.bytes if size is None else size)
             try:
                 form = await read_form(
-                    request.headers, request.receive, self._limits, _FIELDS, open_file=arrival.lock.open
+                    request.headers,
+                    request.receive,
+                    self._limits,
+                    names(FIELDS, many=False),
+                    open_file=arrival.lock.open,
                 )
                 form.close()
-                options = parse_fields(form.fields).options
+                options = parse_fields(form).options
                 job = await _whole(self._store.queue, arrival, options)
             except BaseException:
                 await self._discard(arrival)

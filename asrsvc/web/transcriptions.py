@@ -1,34 +1,78 @@
-"""`POST /api/transcribe`: an uploaded file in, its transcript out."""
+"""`POST /api/transcribe`: an uploaded file in, its transcript out, whole or span by span."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Protocol, cast
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Final, NotRequired, TypedDict, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from asrsvc.errors import BadRequest, NotReady
-from asrsvc.speech.transcribe import Options, Progress, Transcriber
-from asrsvc.speech.types import LANGUAGES, Language, Transcript
+from asrsvc.errors import BadRequest
+from asrsvc.speech.transcribe import Options
+from asrsvc.speech.types import LANGUAGES, Language, Segment, Transcript
 from asrsvc.web.answers import JsonResponse
-from asrsvc.web.upload import Form, UploadLimits, check_head, read_form
+from asrsvc.web.desk import Desk, Moved, Step
+from asrsvc.web.events import Event, stream
+from asrsvc.web.fields import Field, parse
+from asrsvc.web.upload import Form
 
 TIMESTAMPS: Final = ("none", "segment", "word")
-_FIELDS: Final = frozenset({"language", "use_itn", "timestamps"})
-_BOOLEANS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+FIELDS: Final = (
+    Field("language", "what is spoken; auto finds it out for each span", values=LANGUAGES, default="auto"),
+    Field(
+        "use_itn",
+        "true: punctuation, capitals and digits; false: the words as spoken",
+        kind="boolean",
+        default="true",
+    ),
+    Field(
+        "timestamps",
+        "segment adds segments; word adds words to each segment",
+        values=TIMESTAMPS,
+        default="none",
+    ),
+    Field("stream", "true: server-sent events, each span as it is done", kind="boolean", default="false"),
+)
+"""that may stand beside `file`"""
 
 
-class Place(Protocol):
-    """A request's place among those that its worker has in hand."""
+class WordBody(TypedDict):
+    """A word in an answer; see `asrsvc.speech.types.Word`."""
 
-    def body_complete(self) -> None:
-        """The engine is needed from now on."""
+    word: str
+    start: float
+    end: float
+    confidence: float
+
+
+class SegmentBody(TypedDict):
+    """A segment in an answer; see `asrsvc.speech.types.Segment`."""
+
+    start: float
+    end: float
+    text: str
+    language: str
+    emotion: str
+    events: list[str]
+    confidence: float
+    words: NotRequired[list[WordBody]]
+
+
+class Answer(TypedDict):
+    """The whole answer; see `asrsvc.speech.types.Transcript`."""
+
+    text: str
+    language: str
+    emotion: str
+    events: list[str]
+    duration: float
+    segments: NotRequired[list[SegmentBody]]
+    model_version: NotRequired[str]
+    request_id: NotRequired[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,121 +81,74 @@ class Wishes:
 
     options: Options
     timestamps: str
+    stream: bool
 
 
-def parse_fields(fields: dict[str, str]) -> Wishes:
+def parse_fields(form: Form) -> Wishes:
     """Check the text fields.
 
     Raises:
         BadRequest: a value is not among those that the message lists.
     """
-    language = _one_of("language", fields.get("language", "auto"), LANGUAGES)
-    timestamps = _one_of("timestamps", fields.get("timestamps", "none"), TIMESTAMPS)
-    itn = fields.get("use_itn", "true")
-    if itn.lower() not in _BOOLEANS:
-        raise BadRequest(f"use_itn is {itn[:60]!r}; true or false is right", param="use_itn")
+    found = parse(FIELDS, form)
     options = Options(
-        language=cast("Language", language), use_itn=_BOOLEANS[itn.lower()], words=timestamps == "word"
+        language=cast("Language", found["language"]),
+        use_itn=found["use_itn"],
+        words=found["timestamps"] == "word",
     )
-    return Wishes(options, timestamps)
+    return Wishes(options, found["timestamps"], found["stream"])
 
 
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise BadRequest(f"{name} is {value[:60]!r}; one of {', '.join(allowed)} is right", param=name)
-    return value
+@dataclass(frozen=True, slots=True)
+class Transcriptions:
+    """The endpoint."""
 
-
-class Desk:
-    """Takes requests for transcription that have a place in this worker."""
-
-    def __init__(
-        self, transcriber: Transcriber, *, limits: UploadLimits, threads: int, queue_timeout: float
-    ) -> None:
-        """Prepare the threads.
-
-        Args:
-            transcriber: does the work.
-            limits: of request bodies.
-            threads: requests that are decoded and recognised at the same time, at most.
-            queue_timeout: seconds that a request may have waited for its place.
-        """
-        self._transcriber = transcriber
-        self._limits = limits
-        self._queue_timeout = queue_timeout
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="asr-request")
+    desk: Desk
 
     async def transcribe(self, request: Request) -> Response:
         """Answer one request."""
-        check_head(request.headers, self._limits.bytes)
-        state = request.scope["state"]
-        place: Place | None = state.get("place")
-        if place is None:
-            raise NotReady("this listener does not transcribe: ask the service's own address")
-        waited = time.monotonic() - state["arrived"]
-        state["note"]["queue_ms"] = _milliseconds(waited)
-        if waited > self._queue_timeout:
-            raise NotReady(f"no worker was free for {waited:.0f} s", code="queue_timeout")
-        form = await read_form(request.headers, request.receive, self._limits, _FIELDS)
+        form = await self.desk.read(request, FIELDS)
         try:
-            wishes = parse_fields(form.fields)
-            place.body_complete()
-            transcript = await self._work(request, form, wishes.options)
+            _take_from_query(request, form)
+            wishes = parse_fields(form)
+            if wishes.stream:
+                return await stream(self._events(request, form, wishes))
+            transcript = await self.desk.transcribe(request, form, wishes.options)
         finally:
             form.close()
-        state["note"]["empty"] = not transcript.text
+        return JsonResponse(self._answer(request, transcript, wishes))
+
+    def _answer(self, request: Request, transcript: Transcript, wishes: Wishes) -> Answer:
         body = answer(transcript, wishes.timestamps)
-        body["model_version"] = self._transcriber.model.version
+        body["model_version"] = self.desk.version
         body["request_id"] = request.scope["state"]["request_id"]
-        return JsonResponse(body)
+        return body
 
-    async def _work(self, request: Request, form: Form, options: Options) -> Transcript:
-        note = request.scope["state"]["note"]
-        gone = asyncio.ensure_future(_disconnected(request))
-        progress = Progress()
-        cancelled = threading.Event()
-        try:
-            loop = asyncio.get_running_loop()
-            work = loop.run_in_executor(
-                self._threads, self._transcribe, form.take(), options, progress, cancelled
-            )
-            await _first(work, gone)
-            if not work.done():
-                cancelled.set()
-            return await work
-        finally:
-            cancelled.set()
-            gone.cancel()
-            note["bytes"] = form.size
-            note["audio_seconds"] = round(progress.audio_seconds, 3)
-            note["decode_ms"] = _milliseconds(progress.decode_seconds)
-            note["inference_ms"] = _milliseconds(progress.inference_seconds)
-            note["spans"] = progress.spans
+    async def _events(self, request: Request, form: Form, wishes: Wishes) -> AsyncGenerator[Event, None]:
+        async with aclosing(self.desk.follow(request, form, wishes.options)) as steps:
+            async for step in steps:
+                yield self._event(request, step, wishes)
 
-    def _transcribe(
-        self, descriptor: int, options: Options, progress: Progress, cancelled: threading.Event
-    ) -> Transcript:
-        """Run in a thread, which alone lets the file go: it may outlive the request."""
-        try:
-            return self._transcriber.transcribe(descriptor, options, progress, cancelled)
-        finally:
-            os.close(descriptor)
+    def _event(self, request: Request, step: Step, wishes: Wishes) -> dict[str, Any]:
+        if isinstance(step, Moved):
+            return {"type": "progress", "audio_seconds": step.audio_seconds, "duration": step.duration}
+        if isinstance(step, Segment):
+            return {"type": "segment", "segment": segment_body(step, words=wishes.options.words)}
+        return {"type": "done", **self._answer(request, step, wishes)}
 
 
-async def _first(*futures: asyncio.Future[Any]) -> None:
-    """Wait until one of them is done."""
-    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+def _take_from_query(request: Request, form: Form) -> None:
+    """`?stream=true` does what the field does, for clients whose form is made by something else."""
+    given = request.query_params.getlist("stream")
+    if given and (len(given) > 1 or "stream" in form.fields):
+        raise BadRequest("stream is given twice", param="stream")
+    if given:
+        form.fields["stream"] = given[0]
 
 
-async def _disconnected(request: Request) -> None:
-    """Return when the client has gone; the body has been read to its end."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def answer(transcript: Transcript, timestamps: str) -> dict[str, Any]:
+def answer(transcript: Transcript, timestamps: str) -> Answer:
     """The answer's keys that come from the transcript, in their documented order."""
-    body: dict[str, Any] = {
+    body: Answer = {
         "text": transcript.text,
         "language": transcript.language,
         "emotion": transcript.emotion,
@@ -159,13 +156,24 @@ def answer(transcript: Transcript, timestamps: str) -> dict[str, Any]:
         "duration": transcript.duration,
     }
     if timestamps != "none":
-        segments = [asdict(segment) for segment in transcript.segments]
-        for segment in segments:
-            if timestamps == "segment":
-                del segment["words"]
-        body["segments"] = segments
+        body["segments"] = [segment_body(s, words=timestamps == "word") for s in transcript.segments]
     return body
 
 
-def _milliseconds(seconds: float) -> float:
-    return round(seconds * 1000, 1)
+def segment_body(segment: Segment, *, words: bool) -> SegmentBody:
+    """A segment's keys, in their documented order."""
+    body: SegmentBody = {
+        "start": segment.start,
+        "end": segment.end,
+        "text": segment.text,
+        "language": segment.language,
+        "emotion": segment.emotion,
+        "events": list(segment.events),
+        "confidence": segment.confidence,
+    }
+    if words:
+        body["words"] = [
+            {"word": w.word, "start": w.start, "end": w.end, "confidence": w.confidence}
+            for w in segment.words
+        ]
+    return body

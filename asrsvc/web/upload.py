@@ -9,7 +9,7 @@ import asyncio
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,9 @@ from asrsvc.errors import (
 Receive = Callable[[], Awaitable[Any]]
 
 _FIELD_BYTES: Final = 1024
-"""bytes of a text field, at most"""
+"""bytes of a text field, at most, unless it is said otherwise"""
+_MOST_VALUES: Final = 100
+"""values of a field that may come several times"""
 _MEMORY_BYTES: Final = 2**20
 """a request that declares no more than this is kept in memory"""
 
@@ -55,6 +57,8 @@ class Form:
     """A parsed body. The descriptor of its file is closed by `close`."""
 
     fields: dict[str, str] = field(default_factory=dict)
+    lists: dict[str, list[str]] = field(default_factory=dict)
+    """what may come several times, by the name without brackets"""
     descriptor: int | None = None
     """of the uploaded file, which has no name in any folder; None if there was none"""
     size: int = 0
@@ -121,6 +125,8 @@ async def read_form(
     fields: frozenset[str],
     *,
     open_file: Callable[[], int] | None = None,
+    lists: frozenset[str] = frozenset(),
+    most_bytes: Mapping[str, int] | None = None,
 ) -> Form:
     """Read the whole body.
 
@@ -130,6 +136,8 @@ async def read_form(
         limits: of the body.
         fields: names of the text fields that may come beside `file`.
         open_file: gives the descriptor of what the file is written to; else it is a file without a name.
+        lists: names of those that may come several times, as `name` or `name[]`.
+        most_bytes: size of a field by its name, where it may be larger than others.
 
     Raises:
         BadRequest, TooLarge, RequestTimeout, NoSpace: what is wrong; nothing is left behind.
@@ -142,6 +150,7 @@ async def read_form(
         open_file = _memory_file if in_memory else partial(_spool_file, limits.spool_dir)
     form = Form()
     reader = _Reader(form, fields, open_file)
+    reader.lists, reader.most_bytes = lists, most_bytes or {}
     try:
         parser = MultipartParser(boundary, reader.callbacks())
         async for chunk in _chunks(receive, limits):
@@ -217,6 +226,8 @@ class _Reader:
         self._form = form
         self._fields = fields
         self._open_file = open_file
+        self.lists: frozenset[str] = frozenset()
+        self.most_bytes: Mapping[str, int] = {}
         self._header_name = b""
         self._header_value = b""
         self._disposition = b""
@@ -261,13 +272,19 @@ class _Reader:
     def _on_headers_finished(self) -> None:
         _kind, options = parse_options_header(self._disposition)
         name = options.get(b"name", b"").decode("utf-8", errors="replace")
-        self._name = name
+        plain = name.removesuffix("[]")
+        self._name = plain if plain in self.lists else name
         if name == "file":
             if self._form.descriptor is not None:
                 raise BadRequest("field file is given twice; one file is right", param="file")
             self._form.descriptor = self._open_file()
+        elif self._name in self.lists:
+            if len(self._form.lists.get(self._name, ())) == _MOST_VALUES:
+                raise BadRequest(
+                    f"field {self._name} is given more than {_MOST_VALUES} times", param=self._name
+                )
         elif name not in self._fields:
-            known = ", ".join(["file", *sorted(self._fields)])
+            known = ", ".join(["file", *sorted(self._fields | self.lists)])
             raise BadRequest(
                 f"field {name[:60]!r} is unknown; the fields are {known}",
                 param=name[:60],
@@ -282,15 +299,21 @@ class _Reader:
             self.pending.append(data[start:end])
             return
         self._text += data[start:end]
-        if len(self._text) > _FIELD_BYTES:
-            raise BadRequest(f"field {self._name} is over {_FIELD_BYTES} bytes", param=self._name)
+        most = self.most_bytes.get(self._name, _FIELD_BYTES)
+        if len(self._text) > most:
+            raise BadRequest(f"field {self._name} is over {most} bytes", param=self._name)
 
     def _on_part_end(self) -> None:
-        if self._name != "file":
-            try:
-                self._form.fields[self._name] = self._text.decode("utf-8")
-            except UnicodeDecodeError:
-                raise BadRequest(f"field {self._name} is not UTF-8", param=self._name) from None
+        if self._name == "file":
+            return
+        try:
+            text = self._text.decode("utf-8")
+        except UnicodeDecodeError:
+            raise BadRequest(f"field {self._name} is not UTF-8", param=self._name) from None
+        if self._name in self.lists:
+            self._form.lists.setdefault(self._name, []).append(text)
+        else:
+            self._form.fields[self._name] = text
 
     def _on_end(self) -> None:
         self.ended = True

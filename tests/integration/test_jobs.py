@@ -85,7 +85,7 @@ def test_a_job_gives_what_a_request_gives_in_every_format(service: Service) -> N
         result = jobs.result(job, timestamps="word")
         own = {"job": job, "model_versions": body["model_versions"], "request_id": result["request_id"]}
         assert result == asked | own
-        assert jobs.get(f"/{job}/result", format="text").text == said["withitn"] + "\n"
+        assert jobs.get(f"/{job}/result", format="text").text == said["withitn"]
         srt, vtt = (jobs.get(f"/{job}/result", format=form).text for form in ("srt", "vtt"))
         assert vtt.startswith("WEBVTT\n")
         for text in (srt, vtt):

@@ -1,0 +1,62 @@
+"""Long recordings, and streams of events as they come."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import httpx
+import numpy as np
+import soundfile
+from service import CLIPS, Service, manifest
+
+RATE = 16_000
+
+
+def spoken() -> list[dict[str, Any]]:
+    return manifest(speech_only=True)
+
+
+@cache
+def joined(clips: int, pause: float = 1.5) -> bytes:
+    """A FLAC file of so many clips, one after the other, with near silence between two."""
+    quiet = np.random.default_rng(1).normal(0, 1e-4, round(pause * RATE)).astype(np.float32)
+    parts = []
+    for clip in itertools.islice(itertools.cycle(spoken()), clips):
+        parts += [soundfile.read(CLIPS / clip["file"], dtype="float32")[0], quiet]
+    file = io.BytesIO()
+    soundfile.write(file, np.concatenate(parts), RATE, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
+
+
+def texts(clips: int) -> list[str]:
+    return [clip["withitn"] for clip in itertools.islice(itertools.cycle(spoken()), clips)]
+
+
+def events(lines: Iterator[str]) -> Iterator[dict[str, Any] | str]:
+    """The events of a stream, and `[DONE]` as it stands there."""
+    for line in lines:
+        if line.startswith("data: "):
+            data = line.removeprefix("data: ")
+            yield data if data == "[DONE]" else json.loads(data)
+        else:
+            assert not line or line.startswith(":"), line
+
+
+@contextmanager
+def streaming(
+    service: Service, content: bytes, path: str = "/api/transcribe", **fields: str
+) -> Iterator[tuple[httpx.Response, Iterator[dict[str, Any] | str]]]:
+    """A stream that has begun: its head, and its events as they come."""
+    with (
+        service.client() as client,
+        client.stream(
+            "POST", path, files={"file": ("a.flac", content)}, data=fields | {"stream": "true"}
+        ) as r,
+    ):
+        yield r, events(r.iter_lines())

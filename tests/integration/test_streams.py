@@ -1,0 +1,187 @@
+"""Streams: what is heard is sent at once, a client that leaves stops the work, a roll cuts nothing."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from inspection import Inspection, check_error
+from rolling import operated
+from service import CLIPS, Service, manifest, wait_for
+from streams import joined, spoken, streaming, texts
+
+LONG = 150
+"""clips: about ten minutes"""
+
+
+def plain(service: Service, content: bytes, **fields: str) -> dict[str, Any]:
+    answer = service.transcribe("a.flac", content, **fields)
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+@pytest.mark.parametrize("timestamps", ["none", "segment", "word"])
+def test_a_stream_says_what_the_plain_answer_says(service: Service, timestamps: str) -> None:
+    content = joined(8)
+    with streaming(service, content, timestamps=timestamps) as (head, found):
+        assert head.status_code == 200
+        assert head.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert head.headers["cache-control"] == "no-store"
+        assert head.headers["x-accel-buffering"] == "no"
+        assert head.headers["x-model-version"]
+        *told, done, end = found
+    assert end == "[DONE]"
+    assert done.pop("type") == "done"
+    assert done.pop("request_id") == head.headers["x-request-id"]
+    whole = plain(service, content, timestamps=timestamps)
+    del whole["request_id"]
+    assert done == whole
+    segments = [event["segment"] for event in told if event["type"] == "segment"]
+    assert [segment["text"] for segment in segments] == texts(8)
+    if timestamps == "none":
+        assert "words" not in segments[0]
+    else:
+        assert segments == whole["segments"]
+    progress = [event for event in told if event["type"] == "progress"]
+    assert len(progress) + len(segments) == len(told)
+    seconds = [event["audio_seconds"] for event in progress]
+    assert seconds == sorted(seconds)
+    assert all(event["duration"] == pytest.approx(whole["duration"], abs=0.01) for event in progress)
+
+
+def test_the_query_asks_for_a_stream_too(service: Service) -> None:
+    content = (CLIPS / "en_1.flac").read_bytes()
+    with service.client() as client:
+        answer = client.post("/api/transcribe?stream=true", files={"file": ("a", content)})
+        assert answer.text.endswith("data: [DONE]\n\n")
+        for query, fields in (
+            ("stream=true", {"stream": "true"}),
+            ("stream=1&stream=1", {}),
+            ("stream=", {}),
+        ):
+            wrong = client.post(f"/api/transcribe?{query}", files={"file": ("a", content)}, data=fields)
+            assert wrong.status_code == 400
+            check_error(wrong.json(), "invalid_value", "stream", param="stream")
+
+
+def test_openai_s_stream_joins_to_the_text(service: Service) -> None:
+    fields = {"response_format": "verbose_json", "timestamp_granularities[]": "word", "include[]": "logprobs"}
+    with streaming(service, joined(8), "/v1/audio/transcriptions", **fields) as (head, found):
+        assert head.status_code == 200
+        *told, done, end = found
+    assert end == "[DONE]"
+    deltas = [event for event in told if event["type"] == "transcript.text.delta"]
+    assert len(deltas) == 8
+    assert "".join(event["delta"] for event in deltas) == done["text"]
+    assert all("".join(p["token"] for p in e["logprobs"]) == e["delta"] for e in deltas)
+    assert done["logprobs"] == [p for event in deltas for p in event["logprobs"]]
+    assert done["type"] == "transcript.text.done"
+    assert {row["code"] for row in done["languages"]} == {clip["language"] for clip in spoken()[:8]}
+    segments = [event for event in told if event["type"] == "transcript.text.segment"]
+    assert [event["id"] for event in segments] == [f"seg_{n}" for n in range(8)]
+    assert all(event["words"] for event in segments)
+
+
+def test_the_first_words_of_ten_minutes_come_when_a_twentieth_has_been_heard(service: Service) -> None:
+    """By the sound that was decoded, not by a clock: that would tell how busy this machine is."""
+    began = time.monotonic()
+    first = 0.0
+    heard = 0.0
+    with streaming(service, joined(LONG)) as (_head, found):
+        for event in found:
+            assert isinstance(event, dict)
+            if event["type"] == "progress" and not first:
+                heard = event["audio_seconds"]
+            if event["type"] == "segment" and not first:
+                first = time.monotonic() - began
+            if event["type"] == "done":
+                duration = event["duration"]
+                total = time.monotonic() - began
+                break
+    assert duration > 540
+    assert first
+    assert heard <= duration * 0.05
+    # Far from what is reached (2 %): a stream that came at the end would be at 100 %.
+    assert first < total * 0.5
+
+
+@pytest.mark.parametrize("path", ["/api/transcribe", "/v1/audio/transcriptions"])
+def test_what_cannot_be_decoded_is_an_error_before_the_stream(service: Service, path: str) -> None:
+    with streaming(service, b"no sound" * 100, path) as (head, _found):
+        head.read()
+    assert head.status_code == 400
+    check_error(head.json(), "audio_undecodable", param="file")
+
+
+@pytest.mark.parametrize("path", ["/api/transcribe", "/v1/audio/transcriptions"])
+def test_what_fails_in_the_middle_is_the_last_event(service: Service, path: str) -> None:
+    whole = joined(LONG)
+    with streaming(service, whole[: len(whole) * 3 // 4], path) as (head, found):
+        assert head.status_code == 200
+        *told, error, end = found
+        request_id = head.headers["x-request-id"]
+    assert end == "[DONE]"
+    assert list(error) == ["type", "error"]
+    assert error["type"] == "error"
+    assert error["error"]["code"] == "audio_undecodable"
+    assert any("segment" in event["type"] or "delta" in event["type"] for event in told)
+    line = Inspection(service).access_line(request_id)
+    assert (line["status"], line["error"]) == (400, "audio_undecodable")
+
+
+def test_a_client_that_leaves_stops_the_work(service: Service) -> None:
+    inspection = Inspection(service)
+    whole = plain(service, joined(LONG))
+    with streaming(service, joined(LONG)) as (head, found):
+        while next(found)["type"] != "segment":  # type: ignore[index]
+            pass
+    line = inspection.access_line(head.headers["x-request-id"])
+    assert (line["status"], line["error"]) == (499, "client_gone")
+    assert line["audio_seconds"] < whole["duration"]
+    assert line["spans"] < LONG
+    inspection.check()
+
+
+def test_a_roll_does_not_cut_a_stream(tmp_path: Path) -> None:
+    with operated(tmp_path) as service:
+        before = service.good
+        service.wait_whole(before)
+        with streaming(service, joined(LONG)) as (head, found):
+            assert head.headers["x-model-version"] == before.id
+            while next(found)["type"] != "segment":  # type: ignore[index]
+                pass
+            roll = service.roll_to(service.other)  # nothing is read meanwhile: what is sent waits
+            assert roll.result == "succeeded"
+            *_told, done, end = found
+        assert end == "[DONE]"
+        assert isinstance(done, dict)
+        assert (done["type"], done["model_version"]) == ("done", before.id)
+        # The model mishears none of its own clips, wherever they stand.
+        assert done["text"].count(manifest()[0]["withitn"]) == LONG // len(spoken())
+        assert service.status.counters.lost_requests == 0
+
+
+def test_a_stream_holds_its_place_until_it_ends(service: Service) -> None:
+    """Other requests are answered while a long one streams."""
+    with streaming(service, joined(LONG)) as (_head, found):
+        next(found)
+        answer = service.transcribe("a.flac", (CLIPS / "en_1.flac").read_bytes())
+        assert answer.json()["text"] == "Book a table at 1:25 a.m."
+        *_told, done, _end = found
+    assert isinstance(done, dict)
+    assert done["type"] == "done"
+
+
+def test_a_client_without_stream_events_reads_lines(service: Service) -> None:
+    """Every event is one line, whatever is said."""
+    with streaming(service, joined(3), timestamps="word") as (head, _found):
+        text = head.read().decode()
+    assert all(
+        block.startswith("data: ") and len(block.splitlines()) == 1 for block in text.split("\n\n") if block
+    )
+    assert isinstance(head, httpx.Response)
+    wait_for("no upload is open", lambda: not Inspection(service).open_uploads())
