@@ -23,7 +23,7 @@ class AsrError(Exception):
     status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
     default_code: ClassVar[str] = "internal_error"
     exit_code: ClassVar[int] = 1
-    retry_after_seconds: ClassVar[int | None] = None
+    retry_after_seconds: int | None = None
     """Sent as `Retry-After` where the same request may succeed later."""
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
@@ -94,6 +94,23 @@ class OverCapacity(AsrError):
     status = HTTPStatus.TOO_MANY_REQUESTS
     default_code = "over_capacity"
     retry_after_seconds = 1
+
+
+class LimitReached(AsrError):
+    """This client has as many requests at the same time, or sent as many in a minute, as it may.
+
+    Args:
+        message: see `AsrError`.
+        code: which limit it is.
+        retry_after: seconds until another request may be let in.
+    """
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    default_code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, code: str, retry_after: int) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_seconds = retry_after
 
 
 class NoSpace(AsrError):
@@ -209,6 +226,22 @@ class StoreLocked(StoreError):
     status = HTTPStatus.CONFLICT
     default_code = "store_locked"
     exit_code = 40
+
+
+class KeysError(AsrError):
+    """The file of API keys cannot be read or written, or is not what it must be; the message names it."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    default_code = "keys_error"
+    exit_code = 78  # EX_CONFIG of sysexits.h
+
+
+class UnknownKey(AsrError):
+    """The file of API keys has none of this name."""
+
+    status = HTTPStatus.NOT_FOUND
+    default_code = "unknown_key"
+    exit_code = 24
 
 
 class StartError(AsrError):

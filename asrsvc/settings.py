@@ -6,6 +6,7 @@ names (lines `NAME=value`), else the default. `Settings.origin` says which it wa
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import socket
@@ -16,6 +17,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 _CHECKOUT: Final = Path(__file__).resolve().parent.parent
+_LONGEST_LIST: Final = 100
+_NETWORKS: Final = "addresses and networks, as 10.0.0.0/8, or unix for those that come by a Unix socket"
 _EACH_HOST: Final = "host"
 """a value of ASR_STORE_POINTERS: a folder of this host's name"""
 
@@ -129,6 +132,50 @@ def _token(text: str) -> str:
     return text
 
 
+def _optional_path(text: str) -> Path | None:
+    return _absolute_path(text) if text else None
+
+
+def _yes_or_no(text: str) -> bool:
+    if text not in {"yes", "no"}:
+        raise ValueError("yes or no")
+    return text == "yes"
+
+
+def _list_of(pattern: str, right: str) -> Callable[[str], tuple[str, ...]]:
+    """Items between commas, in lower case, none twice."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        items = [item.strip().lower() for item in text.split(",")] if text.strip() else []
+        if len(items) > _LONGEST_LIST or not all(re.fullmatch(pattern, item) for item in items):
+            raise ValueError(f"{right}, with commas between, {_LONGEST_LIST} at most,")
+        return tuple(dict.fromkeys(items))
+
+    return parse
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    items = _list_of(r"unix|[0-9a-f.:/]+", _NETWORKS)(text)
+    try:
+        for item in items:
+            if item != "unix":
+                ipaddress.ip_network(item)
+    except ValueError:
+        raise ValueError(_NETWORKS) from None
+    return items
+
+
+def is_public(address: str) -> bool:
+    """Whether other machines may reach a listener there: all but Unix sockets and loopback addresses."""
+    host = address.rpartition(":")[0].strip("[]")
+    if address.startswith("unix:") or host == "localhost":
+        return False
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return True  # a name: nobody asks here what it stands for
+
+
 def _address(text: str) -> str:
     if text.startswith("unix:/") and len(text) > len("unix:/"):
         return text
@@ -222,6 +269,56 @@ class Settings:
         "names",
         "that clients of /v1 may give the version that serves, beside its own name and id",
         _model_names,
+    )
+    api_keys: Path | None = _setting(
+        "ASR_API_KEYS",
+        "",
+        "path",
+        "file of API keys, made by bin/api-keys; none: whoever reaches ASR_BIND is served",
+        _optional_path,
+    )
+    public_without_keys: bool = _setting(
+        "ASR_PUBLIC_WITHOUT_KEYS",
+        "no",
+        "word",
+        "yes: listen where other machines reach it without ASR_API_KEYS (at ASR_OPS_BIND: without"
+        " ASR_ADMIN_TOKEN)",
+        _yes_or_no,
+    )
+    client_rate: int = _setting(
+        "ASR_CLIENT_RATE",
+        "0",
+        "requests",
+        "that bring work, a minute, from one client: a key without a rate of its own, or an address; 0: any",
+        _integer(0, 1_000_000),
+    )
+    client_concurrency: int = _setting(
+        "ASR_CLIENT_CONCURRENCY",
+        "0",
+        "requests",
+        "that bring work, waiting or in hand, of one client at the same time; 0: any",
+        _integer(0, 100_000),
+    )
+    trusted_proxies: tuple[str, ...] = _setting(
+        "ASR_TRUSTED_PROXIES",
+        "",
+        "addresses",
+        "proxies whose X-Forwarded-For says who the client is: addresses, networks, or unix",
+        _networks,
+    )
+    allowed_hosts: tuple[str, ...] = _setting(
+        "ASR_ALLOWED_HOSTS",
+        "",
+        "names",
+        "names that this machine is asked by, beside localhost and addresses, where no key is needed",
+        _list_of(r"[a-z0-9_]([a-z0-9_.-]{0,250}[a-z0-9_])?", "names without a port"),
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        "ASR_CORS_ORIGINS",
+        "",
+        "origins",
+        "web pages of other sites that may use the API, as https://app.example.org; *: all",
+        _list_of(r"\*|https?://[^/?#@\s,]+", "origins, as https://app.example.org,"),
     )
     workers: int | None = _setting(
         "ASR_WORKERS",
@@ -527,7 +624,30 @@ def load(overrides: Mapping[str, str] | None = None, environ: Mapping[str, str] 
         places["runtime"] = str(values.get("runtime_dir", ""))
         places["store"] = str(values.get("store", ""))
     values["store_pointers"] = _pointers_folder(values["store"], values["store_pointers"])
-    return Settings(**values, origin=MappingProxyType(origin))
+    loaded = Settings(**values, origin=MappingProxyType(origin))
+    _refuse_open_door(loaded)
+    return loaded
+
+
+def _refuse_open_door(loaded: Settings) -> None:
+    """What other machines reach needs keys, or somebody who says that it needs none.
+
+    Raises:
+        SettingError: it has neither.
+    """
+    if loaded.public_without_keys:
+        return
+    said = "or say ASR_PUBLIC_WITHOUT_KEYS=yes if everybody there may use it"
+    if is_public(loaded.bind) and loaded.api_keys is None:
+        raise SettingError(
+            f"ASR_BIND={loaded.bind} ({loaded.origin['ASR_BIND']}) can be reached from other machines, and"
+            f" ASR_API_KEYS names no keys: make one (bin/api-keys --help), {said}"
+        )
+    if is_public(loaded.ops_bind) and not loaded.admin_token:
+        raise SettingError(
+            f"ASR_OPS_BIND={loaded.ops_bind} ({loaded.origin['ASR_OPS_BIND']}) can be reached from other"
+            f" machines, and there is no ASR_ADMIN_TOKEN: set one, {said}"
+        )
 
 
 def environment(overrides: Mapping[str, str]) -> dict[str, str]:
@@ -645,6 +765,11 @@ def forget_inheritance() -> None:
         os.environ.pop(name, None)
 
 
+def announce_metric_folder(folder: Path) -> None:
+    """Say where metrics are kept, in the only way that prometheus_client listens to."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+
+
 def _read_file(path: Path) -> dict[str, str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -662,12 +787,29 @@ def _read_file(path: Path) -> dict[str, str]:
     return values
 
 
+def _shown(value: Any) -> str:
+    """A value as it would be written."""
+    match value:
+        case None:
+            return "auto"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:g}"
+        case tuple():
+            return ",".join(value) or "none"
+        case _:
+            return str(value)
+
+
 def report(settings: Settings) -> str:
     """One line for each setting: name, value in force, unit, origin (`bin/serve --check`)."""
     rows = []
     for attribute, setting in declared():
         value = getattr(settings, attribute)
-        text = "auto" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+        text = _shown(value)
+        if setting.name == "ASR_API_KEYS" and value is None:
+            text = "none"
         if setting.name == "ASR_ADMIN_TOKEN":
             text = "set" if value else "none"  # what is printed may be kept in a log
         if setting.name == "ASR_WORKERS" and value is None:

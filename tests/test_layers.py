@@ -27,7 +27,7 @@ ALLOWED = {
     "asrsvc.serving": ("asrsvc",),
     "asrsvc.web": ("asrsvc",),
 }
-HEAVY = {"av", "funasr_onnx", "numpy", "onnxruntime", "soundfile", "soxr", "starlette"}
+HEAVY = {"av", "funasr_onnx", "numpy", "onnxruntime", "prometheus_client", "soundfile", "soxr", "starlette"}
 
 
 def module_name(path: Path) -> str:

@@ -42,9 +42,9 @@ def test_the_command_line_wins_over_the_environment_over_the_file_over_the_defau
 
 
 def test_the_file_has_comments_blank_lines_spaces_and_quotes(tmp_path: Path) -> None:
-    text = '# the team\'s own\n\n  ASR_WORKERS = 2 \nASR_BIND="0.0.0.0:80"\n'
+    text = '# the team\'s own\n\n  ASR_WORKERS = 2 \nASR_BIND="192.0.2.7:80"\nASR_PUBLIC_WITHOUT_KEYS=yes\n'
     loaded = settings.load(environ=write(tmp_path / "asr.conf", text))
-    assert (loaded.workers, loaded.bind) == (2, "0.0.0.0:80")
+    assert (loaded.workers, loaded.bind) == (2, "192.0.2.7:80")
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,15 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         ("ASR_MAX_AUDIO_SECONDS", "nan"),
         ("ASR_MAX_AUDIO_SECONDS", "inf"),
         ("ASR_LOG_LEVEL", "INFO!"),
+        ("ASR_API_KEYS", "keys.json"),
+        ("ASR_PUBLIC_WITHOUT_KEYS", "true"),
+        ("ASR_CLIENT_RATE", "-1"),
+        ("ASR_TRUSTED_PROXIES", "proxy.example.org"),
+        ("ASR_TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("ASR_ALLOWED_HOSTS", "asr.example.org:80"),
+        ("ASR_ALLOWED_HOSTS", ","),
+        ("ASR_CORS_ORIGINS", "https://app.example.org/page"),
+        ("ASR_CORS_ORIGINS", "app.example.org"),
     ],
 )
 def test_a_wrong_value_is_refused_with_name_value_origin_and_what_is_right(name: str, value: str) -> None:
@@ -105,7 +114,44 @@ def test_a_wrong_value_is_refused_with_name_value_origin_and_what_is_right(name:
 
 @pytest.mark.parametrize("value", ["[::1]:7860", "localhost:1", "0.0.0.0:65535", "unix:/run/asr.sock"])
 def test_every_kind_of_address_is_taken(value: str) -> None:
-    assert settings.load(environ={"ASR_BIND": value}).bind == value
+    environ = {"ASR_BIND": value, "ASR_PUBLIC_WITHOUT_KEYS": "yes"}
+    assert settings.load(environ=environ).bind == value
+
+
+@pytest.mark.parametrize(
+    "bind", ["0.0.0.0:80", "[::]:80", "192.168.1.2:80", "[2001:db8::1]:80", "asr.lan:80"]
+)
+def test_an_address_that_other_machines_reach_needs_keys_or_a_word_that_it_needs_none(bind: str) -> None:
+    with pytest.raises(
+        SettingError, match=r"can be reached from other machines, and ASR_API_KEYS .*bin/api-keys"
+    ):
+        settings.load({"ASR_BIND": bind}, {})
+    settings.load({"ASR_BIND": bind, "ASR_API_KEYS": "/etc/asr/keys.json"}, {})
+    settings.load({"ASR_BIND": bind, "ASR_PUBLIC_WITHOUT_KEYS": "yes"}, {})
+    with pytest.raises(
+        SettingError, match=r"can be reached from other machines, and there is no ASR_ADMIN_TOKEN"
+    ):
+        settings.load({"ASR_OPS_BIND": bind}, {})
+    settings.load({"ASR_OPS_BIND": bind, "ASR_ADMIN_TOKEN": "of-16-characters"}, {})
+
+
+@pytest.mark.parametrize(
+    "bind", ["127.0.0.1:80", "127.3.2.1:80", "[::1]:80", "localhost:80", "unix:/run/asr.sock"]
+)
+def test_an_address_of_this_machine_alone_needs_no_keys(bind: str) -> None:
+    assert settings.load({"ASR_BIND": bind, "ASR_OPS_BIND": bind}, {}).api_keys is None
+
+
+def test_a_list_is_taken_apart_at_its_commas() -> None:
+    loaded = settings.load({"ASR_TRUSTED_PROXIES": "10.0.0.0/8, ::1,unix,unix", "ASR_CORS_ORIGINS": "*"}, {})
+    assert loaded.trusted_proxies == ("10.0.0.0/8", "::1", "unix")
+    assert loaded.cors_origins == ("*",)
+    assert loaded.allowed_hosts == ()
+    lines = settings.report(loaded).splitlines()
+    shown = {line.split()[0]: line.split()[1] for line in lines}
+    assert shown["ASR_TRUSTED_PROXIES"] == "10.0.0.0/8,::1,unix"
+    assert shown["ASR_API_KEYS"] == shown["ASR_ALLOWED_HOSTS"] == "none"
+    assert shown["ASR_PUBLIC_WITHOUT_KEYS"] == "no"
 
 
 def test_names_of_other_programs_in_the_environment_are_left_alone() -> None:

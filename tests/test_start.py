@@ -121,7 +121,7 @@ def test_check_says_nothing_when_its_reader_leaves(fresh: Path) -> None:
     ("arguments", "bind"),
     [
         (["--port", "80"], "127.0.0.1:80"),
-        (["--host", "0.0.0.0"], "0.0.0.0:7860"),
+        (["--host", "127.0.0.2"], "127.0.0.2:7860"),
         (["--host", "::1", "--port", "80"], "[::1]:80"),
         (["--host", "unix:/run/a.sock"], "unix:/run/a.sock"),
     ],
@@ -326,7 +326,7 @@ def test_gunicorn_takes_its_place_and_loads_the_same_settings(fresh: Path, tmp_p
 def test_a_port_in_use_is_told_with_the_process_that_has_it(fresh: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        for arguments in (["--port", str(port)], ["--port", str(port), "--host", "0.0.0.0"]):
+        for arguments in (["--port", str(port)], ["--port", str(port), "--host", "localhost"]):
             clear(start(fresh, *arguments), 2, f":{port} is in use by process {os.getpid()}", "--port")
     assert not (fresh / "var").exists()
 
@@ -343,7 +343,32 @@ def test_a_port_in_use_on_ipv6_is_told(fresh: Path) -> None:
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
 def test_an_address_of_another_machine_is_refused(fresh: Path, host: str) -> None:
-    clear(start(fresh, "--host", host), 2, host, "--host")
+    clear(start(fresh, "--host", host, ASR_PUBLIC_WITHOUT_KEYS="yes"), 2, host, "--host")
+
+
+def test_an_address_that_others_reach_is_refused_without_keys_and_says_how_to_make_one(fresh: Path) -> None:
+    said = ("ASR_BIND=0.0.0.0:7860 (command line)", "bin/api-keys", "ASR_PUBLIC_WITHOUT_KEYS=yes")
+    clear(start(fresh, "--host", "0.0.0.0"), 78, *said)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read: No such file"),
+        ("{", "is no file of API keys"),
+        (
+            '{"keys": [{"name": "a", "sha256": "short", "created": "2026-01-01T00:00:00+00:00"}]}',
+            "keys[0].sha256",
+        ),
+    ],
+)
+def test_keys_that_cannot_be_read_are_no_reason_to_serve_without(
+    fresh: Path, tmp_path: Path, content: str | None, said: str
+) -> None:
+    path = tmp_path / "keys.json"
+    if content is not None:
+        path.write_text(content)
+    clear(start(fresh, "--port", str(free_port()), ASR_API_KEYS=str(path)), 78, str(path), said)
 
 
 def test_a_socket_file_in_use_is_told_and_a_stale_one_is_not_in_the_way(fresh: Path, tmp_path: Path) -> None:

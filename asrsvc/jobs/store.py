@@ -45,7 +45,7 @@ class JobStore:
         """Reserve a place for a job whose upload is about to come.
 
         Args:
-            client: name of the key that makes it.
+            client: whose it will be.
             size: bytes of the upload, at most.
 
         Raises:
@@ -132,7 +132,7 @@ class JobStore:
         """A client's jobs, the newest first.
 
         Args:
-            client: name of its key.
+            client: who asks.
             before: those with a lower number.
             limit: of jobs.
         """
@@ -149,7 +149,7 @@ class JobStore:
 
         Args:
             job: its id.
-            client: name of its key.
+            client: who asks.
             after: only segments with a higher number.
             limit: of segments; -1: all.
 

@@ -46,7 +46,7 @@ class Job:
     number: int
     """counts up; later jobs have higher ones"""
     client: str
-    """name of the key that made it; empty: nobody's in particular"""
+    """whose it is: who asks for it must be the same; empty: of all who need no key"""
     state: State
     options: Options
     created: float

@@ -21,6 +21,7 @@ from urllib.parse import unquote
 import httptools
 
 from asrsvc.serving.lanes import Lane, LaneName, has_gone
+from asrsvc.serving.limits import NO_TICKET
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,30 @@ class Head:
     method: str
     path: str
     headers: tuple[tuple[bytes, bytes], ...]
+
+
+class Tickets(Protocol):
+    """Where the requests of clients with limits are counted; see `asrsvc.serving.limits`."""
+
+    def hand_on(self, ticket: int) -> None:
+        """It goes into the queue."""
+
+    def take(self, ticket: int) -> None:
+        """It has come out of the queue, into this process."""
+
+    def leave(self, ticket: int) -> None:
+        """It has ended."""
+
+
+class Entry(Protocol):
+    """A request of a client that may come in; it counts until it is withdrawn or its ticket left."""
+
+    @property
+    def ticket(self) -> int:
+        """In the table of clients."""
+
+    def withdraw(self) -> None:
+        """Nothing was done for it."""
 
 
 class Serve(Protocol):
@@ -130,6 +155,8 @@ class Acceptor:
         lanes: dict[LaneName, Lane],
         limits: Limits,
         changed: Callable[[], None],
+        admit: Callable[[Head, socket.socket], Entry | Exception] | None = None,
+        tickets: Tickets | None = None,
     ) -> None:
         """Prepare; `start` begins.
 
@@ -140,7 +167,11 @@ class Acceptor:
             lanes: the queue.
             limits: of connections.
             changed: called when the number of those that have begun to send has changed.
+            admit: lets a request in that would wait in a lane, or says what it is answered instead.
+            tickets: where those are counted that it has let in.
         """
+        self._admit = admit
+        self._tickets = tickets
         self._listeners = list(listeners)
         self._serve = serve
         self._lane_of = lane_of
@@ -267,10 +298,19 @@ class Acceptor:
         if lane is None:
             self._answer_here(visitor, {})
             return
+        entry = self._admit(head, visitor.connection) if self._admit is not None else None
+        if isinstance(entry, Exception):
+            self._answer_here(visitor, {"denial": entry})
+            return
+        ticket = entry.ticket if entry is not None else NO_TICKET
         self._forget(visitor)
-        if self._lanes[lane].put(visitor.connection, time.monotonic()):
+        if self._tickets is not None:
+            self._tickets.hand_on(ticket)  # before: another worker may have it at once
+        if self._lanes[lane].put(visitor.connection, time.monotonic(), ticket):
             visitor.connection.close()  # this process's descriptor; the lane holds another
         else:
+            if entry is not None:
+                entry.withdraw()
             self._serve(visitor.connection, {**visitor.state, "refusal": "over_capacity"})
         self._count(visitor, begun=False)
 
@@ -333,6 +373,7 @@ class Places:
         longest_wait: float,
         most: int,
         changed: Callable[[], None],
+        tickets: Tickets | None = None,
     ) -> None:
         """Prepare; `start` begins.
 
@@ -343,7 +384,9 @@ class Places:
             longest_wait: seconds; who has waited longer is served at once, to be told so.
             most: requests at the same time, with those whose body is slow.
             changed: called when the number of requests in hand has changed.
+            tickets: where requests of clients with limits are counted.
         """
+        self._tickets = tickets
         self._lanes = lanes
         self._serve = serve
         self._patience = patience
@@ -410,11 +453,14 @@ class Places:
         waiting = self._lanes[name].take()
         if waiting is None:
             return  # another worker was quicker
+        if self._tickets is not None:
+            self._tickets.take(waiting.ticket)
         if has_gone(waiting.connection):
             log.info("a client left the queue", extra={"error": "client_gone"})
             waiting.connection.close()
+            self._leave(waiting.ticket)
             return
-        place = Place(self, name)
+        place = Place(self, name, ticket=waiting.ticket)
         self._held.add(place)
         place.timer = self._loop.call_later(self._patience, place.give_way)
         self._update()
@@ -428,7 +474,12 @@ class Places:
         """A request has ended."""
         if place in self._held:
             self._held.discard(place)
+            self._leave(place.ticket)
             self._update()
+
+    def _leave(self, ticket: int) -> None:
+        if self._tickets is not None:
+            self._tickets.leave(ticket)
 
 
 @dataclass(slots=True, eq=False)
@@ -439,6 +490,8 @@ class Place:
     lane: LaneName
     holds_turn: bool = True
     """whether it keeps others of its lane out"""
+    ticket: int = NO_TICKET
+    """in the table of clients"""
     timer: asyncio.TimerHandle | None = None
 
     def give_way(self) -> None:

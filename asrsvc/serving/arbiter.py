@@ -22,7 +22,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
 from asrsvc import __version__, settings
-from asrsvc.errors import AsrError, StoreError
+from asrsvc.errors import AsrError, KeysError, StoreError
 from asrsvc.release.store import Store, Version
 from asrsvc.serving import report, status
 from asrsvc.serving.brief import Brief, Line
@@ -34,9 +34,13 @@ from asrsvc.serving.handover import (
     inheritance,
     take_over,
 )
+from asrsvc.serving.happenings import Happenings, reason_of_end
+from asrsvc.serving.keys import KeyRing
 from asrsvc.serving.lanes import Lane, LaneName
 from asrsvc.serving.ledger import Ledger
+from asrsvc.serving.limits import ClientTable
 from asrsvc.serving.members import Member, Members
+from asrsvc.serving.metric_folder import empty_metric_folder
 from asrsvc.serving.notify import Notifier
 from asrsvc.serving.roll import (
     Action,
@@ -69,6 +73,9 @@ LEAVE_SECONDS: Final = 15.0
 _TICK_SECONDS: Final = 1.0
 _STOP_LOOK_SECONDS: Final = 0.05
 _QUICK_SECONDS: Final = 2.0
+_TICKETS_IN_HAND: Final = 2600
+"""requests of clients with limits that are in hand, at most: some of each of 256 workers"""
+_QUEUE_GRACE_SECONDS: Final = 60.0
 _NUMBERS_SECONDS: Final = 1.0
 """how old the numbers in the status file may be"""
 
@@ -92,7 +99,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._written: status.Status | None = None
         self._refused: status.Refused | None = None
         self._problems: tuple[str, ...] = ()
-        self._counters = {"restarts": 0, "killed_draining": 0, "lost_requests": 0}
+        self._happened = Happenings()
         self._late: list[Event] = []
         self._told_ready = False
         self._stopping = False
@@ -108,6 +115,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._successor: Successor | None = None
         self._handed_over = False
         self._locked = False
+        self._keys = self._read_keys(self._settings)
         super().__init__(app)
 
     # Start.
@@ -125,6 +133,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         loaded = self._settings
         if self._inherited is None:
             self._lock_runtime_folder(loaded.runtime_dir)
+            self._begin_to_measure(loaded.runtime_dir)
         self._myself = status.myself(__version__)
         limit = loaded.queue_limit
         if self._inherited is None:
@@ -134,6 +143,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 name: Lane.inherit(ends, limit)
                 for name, ends in zip(LaneName, self._inherited.lanes, strict=True)
             }
+        self._clients = self._table_of_clients()
         self._scoreboard = Scoreboard.create()
         self._soak = Soak(self._scoreboard)
         candidates = self._store.candidates()
@@ -147,6 +157,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if self._inherited is not None:
             self.systemd = self._inherited.systemd
         self._guard_ops_listener()
+        self._refuse_open_listeners(self._settings)
 
     def _lock_runtime_folder(self, folder: Path) -> None:
         """A second service on the same runtime folder would fight over the status file."""
@@ -170,6 +181,51 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._lock.flush()
         except OSError as error:
             raise HaltServer(f"{folder} (ASR_RUNTIME_DIR) cannot be used: {error.strerror}", 2) from None
+
+    def _begin_to_measure(self, folder: Path) -> None:
+        try:
+            empty_metric_folder(folder)
+        except OSError as error:
+            self.log.error("there are no metrics: %s", error)
+
+    @staticmethod
+    def _read_keys(loaded: Settings) -> KeyRing | None:
+        """The API keys, if they are asked for: without them nothing is served.
+
+        Raises:
+            SettingError: the file is not as it must be.
+        """
+        try:
+            return KeyRing(loaded.api_keys) if loaded.api_keys is not None else None
+        except KeysError as error:
+            raise SettingError(f"ASR_API_KEYS: {error.message}") from None
+
+    def _table_of_clients(self) -> ClientTable:
+        """The old master's, so that its requests still count; else a new one."""
+        if self._inherited is not None:
+            with suppress(OSError, ValueError):  # there is none, or one of another program
+                return ClientTable(self._inherited.clients)
+        waiting = len(LaneName) * self._settings.queue_limit
+        return ClientTable.create(waiting + _TICKETS_IN_HAND)
+
+    def _refuse_open_listeners(self, loaded: Settings) -> None:
+        """What systemd passes may be another address than ASR_BIND.
+
+        Raises:
+            HaltServer: other machines reach it, and there are no keys.
+        """
+        ops = {listener.fileno() for listener in self._ops_listeners()}
+        for listener in self.LISTENERS:
+            if listener.FAMILY == socket.AF_UNIX or loaded.public_without_keys:
+                continue
+            host, port = listener.getsockname()[:2]
+            guarded = loaded.admin_token if listener.fileno() in ops else loaded.api_keys
+            if not guarded and settings.is_public(f"{host}:{port}"):
+                raise HaltServer(
+                    f"the listener {host}:{port} can be reached from other machines, without keys: see"
+                    " ASR_API_KEYS, ASR_ADMIN_TOKEN and ASR_PUBLIC_WITHOUT_KEYS",
+                    2,
+                )
 
     def _guard_ops_listener(self) -> None:
         listeners = self._ops_listeners()
@@ -230,6 +286,9 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._handle(event)
         self._late = []
         now = time.monotonic()
+        if self._keys is not None:
+            self._keys.look()
+        self._give_back_tickets()
         if self._machine is not None:
             decided, error = self._soak.look(self._machine, self._settings, now)
             if decided:
@@ -240,6 +299,13 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if interval is not None and time.monotonic() >= self._next_ping:
             self._next_ping = time.monotonic() + interval
             self._notifier.watchdog()
+
+    def _give_back_tickets(self, dead: int | None = None) -> None:
+        """No client is held to what a process had in hand that has died."""
+        longest_wait = self._settings.queue_timeout + _QUEUE_GRACE_SECONDS
+        given_back = self._clients.sweep(dead=dead, longest_wait=longest_wait)
+        if given_back:
+            self.log.info("%s requests of clients with limits count no more", given_back)
 
     def _handle(self, event: Event) -> None:
         assert self._machine is not None
@@ -297,6 +363,8 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             lanes=self._lanes,
             row=row,
             service=self._scoreboard.row(0),
+            clients=self._clients,
+            keys=self._keys,
             pipe=writer,
             ops_listeners=frozenset(lnr.fileno() for lnr in self._ops_listeners()),
             keep_listeners=self.systemd,
@@ -343,7 +411,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         in_hand = self._in_hand(number)
         member.error = reason
         # One that loads is ended too, when it hangs or its roll is called off: it drained nothing.
-        self._counters["killed_draining"] += int(bool(row[Column.LEAVE]))
+        self._happened.killed_draining += int(bool(row[Column.LEAVE]))
         self.log.error(
             "worker %s is ended: %s",
             member.pid,
@@ -372,6 +440,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 self._handle(Drains(now, member.number))
             case "recycle":
                 self.log.info("worker %s is to be replaced: %s", member.pid, line.error)
+                self._happened.replaced(line.reason)
                 self._handle(Worn(now, member.number))
 
     def reap_workers(self) -> None:
@@ -395,10 +464,11 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def _bury(self, worker: Any, member: Member, code: int) -> None:
         worker.tmp.close()
         self.cfg.child_exit(self, worker)
+        self._give_back_tickets(member.pid)
         how = _how_it_ended(code)
         error = member.error or f"worker {member.pid} {how}"
         in_hand = self._in_hand(member.number) if code else 0
-        self._counters["lost_requests"] += in_hand
+        self._happened.lost_requests += in_hand
         if code:
             self.log.error(
                 "worker %s %s",
@@ -413,7 +483,11 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             return
         if self.master_pid and known is not None and known.state is WorkerState.LOADING:
             raise HaltServer(f"this new master cannot start its workers: {error}", 1)
-        self._counters["restarts"] += died
+        self._happened.restarts += died
+        loading = known is not None and known.state is WorkerState.LOADING
+        # One that was to leave, or that a roll undoes, has its reason in the roll.
+        if died or (loading and not self._scoreboard.row(member.number)[Column.LEAVE]):
+            self._happened.replaced(reason_of_end(code, hung=worker.aborted, loading=loading))
         self._handle(Gone(time.monotonic(), member.number, error))
 
     # Signals.
@@ -465,6 +539,8 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             SettingError: something is wrong; what was in force stays in force.
         """
         loaded = settings.load()
+        keys = self._read_keys(loaded)
+        self._refuse_open(loaded)
         before = self.app.cfg
         try:
             # gunicorn's own error handling ends the process.
@@ -473,7 +549,14 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a configuration file raises
             self.app.cfg = self.cfg = before
             raise SettingError(f"the configuration cannot be read again: {error}") from None
+        self._keys = keys
         return loaded
+
+    def _refuse_open(self, loaded: Settings) -> None:
+        try:
+            self._refuse_open_listeners(loaded)
+        except HaltServer as halt:
+            raise SettingError(halt.reason) from None
 
     def _refuse(self, what: str, reason: str) -> None:
         self.log.error("%s is refused: %s", what, reason)
@@ -524,11 +607,12 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         environ |= handed_down(
             os.getpid(),
             [listener.fileno() for listener in self.LISTENERS],
-            Inheritance(lanes, self.systemd, writer),
+            Inheritance(lanes, self.systemd, self._clients.descriptor, writer),
         )
         self.reexec_pid = os.fork()
         if not self.reexec_pid:
-            exec_master(self.START_CTX, environ, [*(end for ends in lanes for end in ends), writer])
+            inherited = [*(end for ends in lanes for end in ends), self._clients.descriptor, writer]
+            exec_master(self.START_CTX, environ, inherited)
         os.close(writer)
         # Its workers load all at once and are tried once; then there is the hand-over.
         self._successor = Successor(self.reexec_pid, reader, 2 * self._settings.ready_timeout)
@@ -559,6 +643,10 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         assert self._inherited is not None
         self.log.info("this master takes over", extra={"old_master": self.master_pid})
         self._notifier.mainpid(os.getpid())
+        with suppress(AsrError):  # there is none: it has nothing to say
+            before = status.read(self._settings.runtime_dir / status.FILE_NAME)
+            if before.master.pid == self.master_pid:
+                self._happened.go_on_from(before.counters)
         take_over(self._inherited)
         settings.forget_inheritance()
         self.master_pid = 0
@@ -622,6 +710,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             action.result.value,
             extra={"error": action.error},
         )
+        self._happened.rolled(action.result.value)
         outcome = "" if action.result is Result.SUCCEEDED else f" (roll to {action.version}: {action.error})"
         self._notifier.ready(f"serving {self._machine.base}{outcome}")
 
@@ -642,9 +731,9 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 myself=self._myself,
                 pids=self._members.pids,
                 stopping=self._stopping,
-                problems=self._problems,
+                problems=self._problems + self._problems_of_keys(),
                 refused=self._refused,
-                counters=status.Counters(**self._counters),
+                counters=self._happened.counters(),
                 forced=frozenset(member.number for member in self._members if member.forced),
                 numbers=self._count_up(),
             ),
@@ -656,6 +745,9 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._written = found
         except AsrError as error:
             self.log.error("%s", error.message)
+
+    def _problems_of_keys(self) -> tuple[str, ...]:
+        return (self._keys.problem,) if self._keys is not None and self._keys.problem else ()
 
     def _count_up(self) -> tuple[status.VersionNumbers, ...]:
         """The numbers by version; counted anew once a second, since each change is written to disk."""

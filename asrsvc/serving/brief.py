@@ -7,7 +7,9 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from asrsvc.serving.keys import KeyRing
 from asrsvc.serving.lanes import Lane, LaneName
+from asrsvc.serving.limits import ClientTable
 from asrsvc.serving.scoreboard import Row
 from asrsvc.settings import Settings
 
@@ -36,6 +38,10 @@ class Brief:
     """the worker's own numbers"""
     service: Row
     """the master's row"""
+    clients: ClientTable
+    """where the limits of clients are counted"""
+    keys: KeyRing | None
+    """the API keys as the master has them; None: no key is needed"""
     pipe: int
     """descriptor that the worker writes its lines to"""
     ops_listeners: frozenset[int]
@@ -52,6 +58,8 @@ class Line:
     error: str = ""
     cost: float = 0.0
     load_seconds: float = 0.0
+    reason: str = ""
+    """one word: why it is to be replaced"""
 
 
 def say(pipe: int, line: Line) -> bool:
@@ -69,7 +77,11 @@ def hear(text: bytes) -> Line | None:
     try:
         found = json.loads(text)
         return Line(
-            str(found["say"]), str(found["error"]), float(found["cost"]), float(found["load_seconds"])
+            say=str(found["say"]),
+            error=str(found["error"]),
+            cost=float(found["cost"]),
+            load_seconds=float(found["load_seconds"]),
+            reason=str(found["reason"]),
         )
     except (ValueError, KeyError, TypeError):
         return None

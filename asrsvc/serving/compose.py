@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,13 @@ from asrsvc.release.store import Store
 from asrsvc.release.versions import check_digests
 from asrsvc.serving import status
 from asrsvc.serving.accept import Head
+from asrsvc.serving.brief import Brief
 from asrsvc.serving.jobs import PATIENCE_SECONDS, Jobs, most_here
 from asrsvc.serving.lanes import LaneName
+from asrsvc.serving.metric_folder import metric_folder
 from asrsvc.serving.operations import Operation, Operations
 from asrsvc.serving.warmup import check, expected
-from asrsvc.settings import Settings
+from asrsvc.settings import Settings, is_public
 from asrsvc.speech.batch import Batcher, Line
 from asrsvc.speech.decode import Limits
 from asrsvc.speech.ffmpeg import HelperPool
@@ -29,8 +32,12 @@ from asrsvc.speech.model import Model
 from asrsvc.speech.sample import Heard, engine_key, hear
 from asrsvc.speech.segment import Segmenter
 from asrsvc.speech.transcribe import Transcriber
+from asrsvc.web.access import Access, Admission, Asked, Rules
 from asrsvc.web.admin import Admin
-from asrsvc.web.app import ENGINE_PATHS, Observe, create_apology, create_app, upload_limits
+from asrsvc.web.app import ENGINE_PATHS, Counting, Observe, create_apology, create_app, upload_limits
+from asrsvc.web.meter import Meter
+from asrsvc.web.metric_files import MetricFiles
+from asrsvc.web.metrics import Metrics, Sources
 from asrsvc.web.upload import check_head, declared_length
 
 
@@ -115,31 +122,53 @@ def assemble(settings: Settings, loaded: Loaded) -> Transcribers:
     )
 
 
+def access(brief: Brief) -> Access:
+    """Who may come in, by what the master has given this worker."""
+    return Access(Rules.of(brief.settings), brief.keys, brief.clients)
+
+
+def _counting(brief: Brief, load_seconds: float) -> Counting:
+    """What this worker counts, and what it can see of the service."""
+    files = MetricFiles(metric_folder(brief.settings.runtime_dir))
+    sources = Sources(
+        status_path=brief.settings.runtime_dir / status.FILE_NAME,
+        queue_lengths=lambda: {name.name.lower(): len(lane) for name, lane in brief.lanes.items()},
+        queue_limit=brief.settings.queue_limit,
+        keys=brief.keys,
+    )
+    return Counting(Meter(files, brief.version, load_seconds=load_seconds), Metrics(files, sources))
+
+
 def load_app(
-    settings: Settings, transcribers: Transcribers, observe: Observe, problems: tuple[str, ...]
+    brief: Brief, transcribers: Transcribers, observe: Observe, load_seconds: float
 ) -> tuple[ASGIApp, Jobs]:
-    """The application around what has been loaded, and the jobs, which are to be started."""
+    """The application around what took so many seconds to load, and the jobs, which are to be started."""
+    settings, version = brief.settings, transcribers.requests.model.version
     jobs = Jobs(settings, transcribers.jobs, upload_limits(settings), observe)
     app = create_app(
         settings,
         transcribers.requests,
-        read_card(settings.store / "versions" / jobs.version, jobs.version),
+        read_card(settings.store / "versions" / version, version),
         threads=MOST_REQUESTS,
         observe=observe,
-        problems=problems,
+        access=access(brief),
+        counting=_counting(brief, load_seconds),
+        problems=brief.problems,
         admin=_admin(settings),
         more=jobs.routes(),
     )
     return app, jobs
 
 
-def load_apology(settings: Settings, reason: str) -> ASGIApp:
+def load_apology(brief: Brief, reason: str) -> ASGIApp:
     """The application of a worker without a model."""
-    return create_apology(reason, _admin(settings))
+    counting = _counting(brief, 0.0)
+    origins = brief.settings.cors_origins
+    return create_apology(reason, access(brief), counting, origins, _admin(brief.settings))
 
 
 def _admin(settings: Settings) -> Admin:
-    return Admin(_Hands(settings), settings.admin_token)
+    return Admin(_Hands(settings), settings.admin_token, ops_is_public=is_public(settings.ops_bind))
 
 
 class _Hands:
@@ -170,10 +199,11 @@ class _Hands:
 
 
 class Router:
-    """Tells which lane a request must wait in."""
+    """Tells which lane a request must wait in, and whether its client may."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, access: Access) -> None:
         self._limit_bytes = settings.max_upload_mb * 2**20
+        self._access = access
 
     def lane_of(self, head: Head) -> LaneName | None:
         """None where the header alone decides the answer, or no engine is needed."""
@@ -186,3 +216,33 @@ class Router:
         except AsrError:
             return None  # the application says the same, in an answer
         return LaneName.SHORT if length is not None and length <= _SHORT_BYTES else LaneName.LONG
+
+    def admit(self, head: Head, connection: socket.socket) -> Ticketed | AsrError:
+        """Let a request into the queue and count it, or say what it is answered."""
+        try:
+            address = connection.getpeername() if connection.family != socket.AF_UNIX else ""
+        except OSError:
+            address = ""  # it has gone; whoever takes it sees that
+        peer = address[0] if address else ""
+        asked = Asked(head.method, head.path, Headers(raw=list(head.headers)), peer)
+        try:
+            return Ticketed(self._access, self._access.admit(asked))
+        except AsrError as error:
+            return error
+
+
+@dataclass(frozen=True, slots=True)
+class Ticketed:
+    """A request that has been let in."""
+
+    access: Access
+    admission: Admission
+
+    @property
+    def ticket(self) -> int:
+        """In the table of clients."""
+        return self.admission.ticket
+
+    def withdraw(self) -> None:
+        """Nothing was done for it."""
+        self.access.withdraw(self.admission)

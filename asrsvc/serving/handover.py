@@ -27,6 +27,8 @@ class Inheritance:
     """descriptors of each lane's entrance and exit"""
     systemd: bool
     """whether systemd keeps the listeners"""
+    clients: int
+    """descriptor of the table of clients and their limits"""
     pipe: int
     """descriptor that it says over that its workers serve"""
 
@@ -38,14 +40,19 @@ def inheritance() -> Inheritance | None:
         return None
     found = json.loads(text)
     lanes = tuple((int(one), int(two)) for one, two in found["lanes"])
-    inherited = Inheritance(lanes, bool(found["systemd"]), int(found["pipe"]))
+    inherited = Inheritance(lanes, bool(found["systemd"]), int(found.get("clients", -1)), int(found["pipe"]))
     os.set_inheritable(inherited.pipe, False)  # noqa: FBT003 - its name is its meaning
     return inherited
 
 
 def handed_down(master_pid: int, listeners: Sequence[int], inherited: Inheritance) -> dict[str, str]:
     """The environment variables of a new master."""
-    content = {"lanes": inherited.lanes, "systemd": inherited.systemd, "pipe": inherited.pipe}
+    content = {
+        "lanes": inherited.lanes,
+        "systemd": inherited.systemd,
+        "clients": inherited.clients,
+        "pipe": inherited.pipe,
+    }
     return {
         "GUNICORN_PID": str(master_pid),
         "GUNICORN_FD": ",".join(map(str, listeners)),

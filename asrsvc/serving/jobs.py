@@ -36,7 +36,7 @@ class Jobs:
             observe: told of each job that has ended here.
         """
         self._status = settings.runtime_dir / status.FILE_NAME
-        self.version = transcriber.model.version
+        self._version = transcriber.model.version
         keep_seconds = settings.jobs_keep_seconds
         limits = Limits(
             running=settings.running_jobs(),
@@ -79,7 +79,7 @@ class Jobs:
             found = status.read(self._status).version
         except StatusError:
             return True
-        return found in (None, self.version)
+        return found in (None, self._version)
 
 
 def most_here(settings: Settings) -> int:

@@ -19,7 +19,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-_MESSAGE: Final = struct.Struct("!d")  # CLOCK_MONOTONIC when its header was whole, seconds
+from asrsvc.serving.limits import NO_TICKET
+
+# CLOCK_MONOTONIC when its header was whole, seconds; its ticket in the table of clients.
+_MESSAGE: Final = struct.Struct("!di")
 # A waiting connection takes less than this of the socket's buffer (skb and its control message).
 _BUFFER_BYTES: Final = 1024
 _SO_SNDBUFFORCE: Final = 32  # socket(7); not in Python's socket module
@@ -42,6 +45,8 @@ class Waiting:
     connection: socket.socket
     arrived: float
     """time.monotonic() when its header was whole and it began to wait, seconds"""
+    ticket: int = NO_TICKET
+    """in the table of clients"""
 
 
 class Lane:
@@ -98,12 +103,12 @@ class Lane:
         fcntl.ioctl(self._exit.fileno(), termios.FIONREAD, held)
         return held[0] // _MESSAGE.size
 
-    def put(self, connection: socket.socket, arrived: float) -> bool:
+    def put(self, connection: socket.socket, arrived: float, ticket: int = NO_TICKET) -> bool:
         """Let a connection wait; False if the lane is full. The caller closes its own descriptor."""
         if len(self) >= self._limit:
             return False
         try:
-            socket.send_fds(self._entrance, [_MESSAGE.pack(arrived)], [connection.fileno()])
+            socket.send_fds(self._entrance, [_MESSAGE.pack(arrived, ticket)], [connection.fileno()])
         except OSError as error:
             if error.errno in _NO_ROOM:
                 return False
@@ -113,7 +118,7 @@ class Lane:
     def oldest(self) -> float | None:
         """When the connection that has waited longest began to wait (time.monotonic()); None: none waits."""
         try:
-            (arrived,) = _MESSAGE.unpack(self._exit.recv(_MESSAGE.size, socket.MSG_PEEK))
+            arrived, _ticket = _MESSAGE.unpack(self._exit.recv(_MESSAGE.size, socket.MSG_PEEK))
         except BlockingIOError:
             return None
         return float(arrived)
@@ -129,10 +134,10 @@ class Lane:
             return None
         if not descriptors:
             return None  # the descriptor did not fit into this process's table
-        (arrived,) = _MESSAGE.unpack(message)
+        arrived, ticket = _MESSAGE.unpack(message)
         connection = socket.socket(fileno=descriptors[0])
         connection.settimeout(0)
-        return Waiting(connection, arrived)
+        return Waiting(connection, arrived, ticket)
 
 
 def has_gone(connection: socket.socket) -> bool:

@@ -21,6 +21,7 @@ from asrsvc import settings
 from asrsvc.errors import AsrError, StartError, StoreError
 from asrsvc.release.embedded import ensure_embedded
 from asrsvc.release.store import Store, Version
+from asrsvc.serving.keys import read_keys
 from asrsvc.settings import SettingError, Settings
 
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
@@ -119,6 +120,8 @@ def _start(loaded: Settings, environ: dict[str, str]) -> NoReturn:
     gunicorn = _gunicorn()
     if environ.get("LISTEN_PID") != str(os.getpid()):  # else systemd has bound it, sd_listen_fds(3)
         check_address(loaded.bind)
+    if loaded.api_keys is not None:
+        read_keys(loaded.api_keys)
     version = _first_version(loaded)
     where = loaded.bind if loaded.bind.startswith("unix:") else f"http://{loaded.bind}"
     print(f"asrsvc on {where} (loading {version.id})", flush=True)

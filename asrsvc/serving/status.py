@@ -107,8 +107,16 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Count:
+    """How often something has happened."""
+
+    name: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Counters:
-    """What has happened since this master started."""
+    """What has happened since the service started, under masters before this one too."""
 
     restarts: int = 0
     """workers that died and were replaced"""
@@ -116,6 +124,10 @@ class Counters:
     """workers that did not finish in time"""
     lost_requests: int = 0
     """requests that a killed worker had in hand"""
+    reasons: tuple[Count, ...] = field(default=(), metadata={"optional": True})
+    """why workers were replaced, or could not be started; see `asrsvc.serving.happenings`"""
+    rolls: tuple[Count, ...] = field(default=(), metadata={"optional": True})
+    """by result"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from uvicorn_worker import UvicornWorker
 from asrsvc.errors import AsrError
 from asrsvc.serving.accept import Acceptor, Limits, Place, Places
 from asrsvc.serving.brief import Brief, Line, say
+from asrsvc.serving.happenings import WORN_MEMORY, WORN_REQUESTS
 from asrsvc.serving.protocol import LingeringProtocol
 from asrsvc.serving.scoreboard import Column
 
@@ -63,6 +64,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         "lifespan": "off",
         "access_log": False,
         "server_header": False,
+        # uvicorn would believe X-Forwarded-For of whoever comes from this machine.
+        "proxy_headers": False,
         # An idle connection could be closed under a client's feet: none is kept.
         "headers": [("Connection", "close")],
     }
@@ -116,7 +119,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             from asrsvc.serving import compose  # noqa: PLC0415 - not in the master
 
             self._title("no model")
-            app = compose.load_apology(brief.settings, " ".join(brief.problems) or "no model can be loaded")
+            reason = " ".join(brief.problems) or "no model can be loaded"
+            app = compose.load_apology(brief, reason)
             return app if self._say_ready(Line("ready")) else None
         self._title(f"{brief.version} loading")
         started = time.monotonic()
@@ -159,7 +163,9 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
                 "likeness": round(loaded.findings.likeness, 3),
             },
         )
-        app, self._jobs = compose.load_app(brief.settings, transcribers, self._observe, brief.problems)
+        app, self._jobs = await asyncio.to_thread(
+            compose.load_app, brief, transcribers, self._observe, seconds
+        )
         said = self._say_ready(Line("ready", cost=loaded.findings.cost, load_seconds=seconds))
         return app if said else None
 
@@ -187,20 +193,24 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             longest_wait=brief.settings.queue_timeout,
             most=compose.MOST_REQUESTS,
             changed=self._count,
+            tickets=brief.clients,
         )
+        router = compose.Router(brief.settings, compose.access(brief))
         self._acceptor = Acceptor(
             [
                 (listener.sock, {"local": True} if listener.fileno() in brief.ops_listeners else {})
                 for listener in self.sockets
             ],
             serve=self._hand_over,
-            lane_of=compose.Router(brief.settings).lane_of if brief.version else lambda _head: None,
+            lane_of=router.lane_of if brief.version else lambda _head: None,
             lanes=brief.lanes,
             limits=Limits(
                 head_seconds=brief.settings.header_timeout,
                 visitors=min(_VISITORS, _raise_descriptor_limit() // _DESCRIPTORS_EACH),
             ),
             changed=self._count_arriving,
+            admit=router.admit,
+            tickets=brief.clients,
         )
         if self._jobs is not None:
             self._places.start()
@@ -240,19 +250,19 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         row.add(Column.BUSY_MS, round(note.get("inference_ms", 0)))
         limit = self.brief.settings.worker_max_requests
         if limit and row[Column.REQUESTS] >= limit:
-            self._wear_out(f"it has answered {limit} requests")
+            self._wear_out(f"it has answered {limit} requests", WORN_REQUESTS)
 
     def _weigh(self) -> None:
         """Look at the memory of this process, if it has a limit."""
         limit = self.brief.settings.worker_max_memory
         if limit and _anonymous_mebibytes() >= limit:
-            self._wear_out(f"it has grown beyond {limit} MiB")
+            self._wear_out(f"it has grown beyond {limit} MiB", WORN_MEMORY)
 
-    def _wear_out(self, reason: str) -> None:
+    def _wear_out(self, why: str, reason: str) -> None:
         """Ask once for a replacement; this worker serves until it is there."""
         if not self._worn:
             self._worn = True
-            say(self.brief.pipe, Line("recycle", error=reason))
+            say(self.brief.pipe, Line("recycle", error=why, reason=reason))
 
     # Leaving.
 

@@ -47,6 +47,11 @@ _EVENTS: Final = {
 }
 _LANGUAGES: Final = frozenset({"zh", "en", "yue", "ja", "ko", NO_SPEECH})
 
+EMOTIONS: Final = (*_EMOTIONS.values(), "unknown")
+"""that a segment may have"""
+EVENTS: Final = tuple(_EVENTS.values())
+"""that a segment may have"""
+
 # A frame stacks the seven 25 ms windows around its place, so what it hears begins 30 ms before.
 _FRAME_LEAD: Final = FRAME_SECONDS / 2
 

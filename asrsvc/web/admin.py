@@ -34,7 +34,18 @@ from asrsvc.web.answers import JsonResponse
 
 _BODY_BYTES: Final = 16 * 1024
 _BODY_SECONDS: Final = 10.0
-_LONGEST_WATCH_SECONDS: Final = 3600.0
+LONGEST_WATCH_SECONDS: Final = 3600.0
+UPDATE: Final[dict[str, type]] = {"version": str, "force": bool, "watch": float}
+"""fields of a change to a version"""
+ROLLBACK: Final[dict[str, type]] = {"version": str}
+"""fields of a change to a version that has served"""
+RELOAD: Final[dict[str, type]] = {}
+MEANINGS: Final = {
+    "version": "id of a version in the store",
+    "force": "ask for no trial and compare neither text nor speed",
+    "watch": "seconds for which the new version is watched once it serves",
+}
+"""of the fields, for people"""
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
 _BOOLEANS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
@@ -68,6 +79,8 @@ class Admin:
     hands: Hands
     token: str
     """lets them be used at any listener; empty: at the ops listener alone"""
+    ops_is_public: bool = False
+    """whether other machines reach the ops listener: then it needs the token too, if there is one"""
 
     def routes(self) -> list[Route]:
         """To be put before any route that takes all paths."""
@@ -100,7 +113,7 @@ class Admin:
         known = bool(self.token) and scheme.lower() == "bearer"
         if known and hmac.compare_digest(given.strip().encode(), self.token.encode()):
             return
-        if not request.scope["state"].get("local"):
+        if not request.scope["state"].get("local") or (self.ops_is_public and self.token):
             if not self.token:
                 raise NotFound(f"path {request.url.path[:100]!r} is not served here")
             raise Unauthorised("/admin wants Authorization: Bearer and the token of ASR_ADMIN_TOKEN")
@@ -109,7 +122,7 @@ class Admin:
             raise NotPermitted("a web page may not use /admin without the token of ASR_ADMIN_TOKEN")
 
     async def _update(self, request: Request) -> Response:
-        body = await _read(request, {"version": str, "force": bool, "watch": float})
+        body = await _read(request, UPDATE)
         if "version" not in body:
             raise BadRequest("field version is missing: the id of a version in the store", param="version")
         await asyncio.to_thread(self.hands.check_version, body["version"])
@@ -121,7 +134,7 @@ class Admin:
         return await self._begin(request, [*command, "--", body["version"]])
 
     async def _rollback(self, request: Request) -> Response:
-        body = await _read(request, {"version": str})
+        body = await _read(request, ROLLBACK)
         command = ["rollback", "--json", "--no-wait"]
         if "version" in body:
             await asyncio.to_thread(self.hands.check_version, body["version"])
@@ -129,7 +142,7 @@ class Admin:
         return await self._begin(request, command)
 
     async def _reload(self, request: Request) -> Response:
-        await _read(request, {})
+        await _read(request, RELOAD)
         return await self._begin(request, ["reload", "--json"])
 
     async def _begin(self, request: Request, command: list[str]) -> Response:
@@ -238,11 +251,11 @@ def _value(name: str, given: Any, kind: type) -> Any:
             seconds = float(given)
         except (TypeError, ValueError):
             seconds = -1.0
-        if 0 <= seconds <= _LONGEST_WATCH_SECONDS:
+        if 0 <= seconds <= LONGEST_WATCH_SECONDS:
             return seconds
     right = {
         str: "the id of a version in the store",
         bool: "true or false",
-        float: f"seconds from 0 to {_LONGEST_WATCH_SECONDS:g}",
+        float: f"seconds from 0 to {LONGEST_WATCH_SECONDS:g}",
     }[kind]
     raise BadRequest(f"{name} is {str(given)[:60]!r}; {right} is right", param=name)

@@ -7,6 +7,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from starlette.applications import Starlette
@@ -22,16 +23,21 @@ from asrsvc.errors import (
     MethodNotAllowed,
     NotFound,
     NotReady,
-    OverCapacity,
     Unauthorised,
 )
 from asrsvc.release.card import Card
 from asrsvc.settings import Settings
 from asrsvc.speech.transcribe import Transcriber
+from asrsvc.web import pages
+from asrsvc.web.access import Access
 from asrsvc.web.admin import Admin
 from asrsvc.web.answers import JsonResponse, error_response
 from asrsvc.web.desk import Desk
+from asrsvc.web.gate import guarded
+from asrsvc.web.meter import Meter, RouteNames
+from asrsvc.web.metrics import Metrics
 from asrsvc.web.openai import TRANSCRIPTIONS_PATH, OpenAi
+from asrsvc.web.openapi import document as openapi
 from asrsvc.web.ops import health, live, unhealthy
 from asrsvc.web.transcriptions import Transcriptions
 from asrsvc.web.upload import UploadLimits
@@ -52,6 +58,14 @@ Observe = Callable[[int, dict[str, Any]], None]
 """told of each request that had a place: its status and what its log line says"""
 
 
+@dataclass(frozen=True, slots=True)
+class Counting:
+    """What this worker counts, and the sum over all workers."""
+
+    meter: Meter
+    metrics: Metrics
+
+
 def create_app(
     settings: Settings,
     transcriber: Transcriber,
@@ -59,6 +73,8 @@ def create_app(
     *,
     threads: int,
     observe: Observe,
+    access: Access,
+    counting: Counting,
     problems: tuple[str, ...] = (),
     admin: Admin | None = None,
     more: Sequence[Route] = (),
@@ -66,7 +82,8 @@ def create_app(
     """Build the application of one worker.
 
     The server that runs it puts into each request's state: `place` and `arrived` (time.monotonic())
-    if it has come through the queue, `refusal` (`over_capacity`) if it could not enter it.
+    if it has come through the queue, `refusal` (`over_capacity`) if it could not enter it, `denial` (an
+    AsrError) if it may not. What is behind `access` finds the `client` there.
 
     Args:
         settings: in force.
@@ -74,21 +91,27 @@ def create_app(
         card: of the version.
         threads: requests that are worked on at the same time, at most.
         observe: see `Observe`.
+        access: who may come in.
+        counting: what `/metrics` answers.
         problems: what is not as it should be though the service serves, for `/health`.
         admin: the operator's endpoints, if there are any.
         more: routes.
     """
     limits = upload_limits(settings)
     desk = Desk(transcriber, limits=limits, threads=threads, queue_timeout=settings.queue_timeout)
+    ready = health(transcriber.model.version, problems, access.problems)
     app = Starlette(
         routes=[
             Route("/api/transcribe", Transcriptions(desk).transcribe, methods=["POST"]),
             *OpenAi(desk, card, settings.model_aliases).routes(),
             *more,
             Route("/health/live", live, methods=["GET"]),
-            Route("/health/ready", health(transcriber.model.version, problems), methods=["GET"]),
-            Route("/health", health(transcriber.model.version, problems), methods=["GET"]),
+            Route("/health/ready", ready, methods=["GET"]),
+            Route("/health", ready, methods=["GET"]),
+            Route("/metrics", counting.metrics.endpoint, methods=["GET"]),
             *(admin.routes() if admin is not None else ()),
+            *pages.routes(),
+            openapi.route(),
         ],
         exception_handlers={
             AsrError: _on_error,
@@ -96,7 +119,13 @@ def create_app(
             Exception: _on_unexpected,
         },
     )
-    return Envelope(app, transcriber.model.version, observe)
+    return Envelope(
+        guarded(app, access, settings.cors_origins),
+        transcriber.model.version,
+        observe,
+        counting.meter,
+        RouteNames(app.routes),
+    )
 
 
 def upload_limits(settings: Settings) -> UploadLimits:
@@ -109,11 +138,20 @@ def upload_limits(settings: Settings) -> UploadLimits:
     )
 
 
-def create_apology(reason: str, admin: Admin | None = None) -> ASGIApp:
+def create_apology(
+    reason: str,
+    access: Access,
+    counting: Counting,
+    origins: tuple[str, ...] = (),
+    admin: Admin | None = None,
+) -> ASGIApp:
     """Build the application of a worker that has no model: it is alive, and says what is wrong.
 
     Args:
         reason: one sentence.
+        access: who may come in.
+        counting: what `/metrics` answers.
+        origins: web pages of other sites that may use the API.
         admin: the operator's endpoints: who has no model wants another.
     """
 
@@ -127,6 +165,9 @@ def create_apology(reason: str, admin: Admin | None = None) -> ASGIApp:
     app = Starlette(
         routes=[
             *(admin.routes() if admin is not None else ()),
+            Route("/metrics", counting.metrics.endpoint, methods=["GET"]),
+            *pages.routes(),
+            openapi.route(),
             Route("/{path:path}", apologise, methods=[*_METHODS]),
         ],
         exception_handlers={
@@ -135,7 +176,8 @@ def create_apology(reason: str, admin: Admin | None = None) -> ASGIApp:
             Exception: _on_unexpected,
         },
     )
-    return Envelope(app, None, lambda _status, _note: None)
+    names = RouteNames(app.routes)
+    return Envelope(guarded(app, access, origins), None, lambda _status, _note: None, counting.meter, names)
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
@@ -173,12 +215,16 @@ async def _on_unexpected(request: Request, _error: Exception) -> Response:
 
 
 class Envelope:
-    """Outermost layer: the request id, the version and one log line for each request."""
+    """Outermost layer: the request id, the version, and one log line and one count for each request."""
 
-    def __init__(self, app: ASGIApp, version: str | None, observe: Observe) -> None:
+    def __init__(
+        self, app: ASGIApp, version: str | None, observe: Observe, meter: Meter, names: RouteNames
+    ) -> None:
         self._app = app
         self._version = version
         self._observe = observe
+        self._meter = meter
+        self._names = names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI 3)."""
@@ -190,6 +236,7 @@ class Envelope:
         note: dict[str, Any] = {}
         scope.setdefault("state", {}).update(request_id=request_id, note=note)
         status = 0
+        self._meter.begin()
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -204,12 +251,7 @@ class Envelope:
             await send(message)
 
         try:
-            if scope["state"].get("refusal") == "over_capacity":
-                note["error"] = OverCapacity.default_code
-                full = OverCapacity("as many requests wait as may wait: try again in a second")
-                await error_response(full)(scope, receive, send_with_headers)
-            else:
-                await self._app(scope, receive, send_with_headers)
+            await self._app(scope, receive, send_with_headers)
         except Exception:  # answered by _on_unexpected; here it becomes visible, with its id
             log.exception("request failed", extra={"request_id": request_id})
         finally:
@@ -217,6 +259,8 @@ class Envelope:
                 scope["state"]["place"].release()  # whoever has answered: the application may not have begun
                 status = scope["state"].get("outcome", status)  # of an answer that failed when it had begun
                 self._observe(status, note)
+            since = scope["state"].get("arrived", started)
+            self._meter.end(self._names.of(scope), status, time.monotonic() - since, note)
             access_log.info(
                 "%s %s",
                 scope["method"],

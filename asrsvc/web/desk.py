@@ -19,6 +19,7 @@ from asrsvc.errors import Cancelled, NotReady
 from asrsvc.speech.transcribe import Options, Progress, Transcriber, whole
 from asrsvc.speech.types import Segment, Transcript
 from asrsvc.web.fields import Field, names, sizes
+from asrsvc.web.notes import of_transcript
 from asrsvc.web.upload import Form, UploadLimits, check_head, read_form
 
 _TICK_SECONDS: Final = 0.25  # between two looks at how far it is
@@ -143,7 +144,7 @@ class Desk:
                     told_at = time.monotonic()
                 if done:
                     transcript = await work
-                    state["note"]["empty"] = not transcript.text
+                    state["note"].update(of_transcript(transcript))
                     yield transcript
                     return
                 moved = progress.audio_seconds > told

@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from asrsvc.errors import AsrError, NotFound
 from asrsvc.jobs.store import JobStore
 from asrsvc.jobs.types import Found
+from asrsvc.web.events import NO_LINE_ENDS
 from asrsvc.web.job_answers import job_body
 from asrsvc.web.transcriptions import segment_body
 
@@ -54,7 +55,7 @@ class Events:
 
         Args:
             job_id: of a job that has been looked at.
-            client: name of its key.
+            client: who asks.
             after: number of the last segment that the client has.
         """
         begun = said = time.monotonic()
@@ -98,7 +99,7 @@ def _segment_body(found: Found) -> dict[str, Any]:
 def _event(name: str, data: dict[str, Any], *, number: int | None = None) -> bytes:
     head = f"id: {number}\n" if number is not None else ""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return f"{head}event: {name}\ndata: {text}\n\n".encode()
+    return f"{head}event: {name}\ndata: {text.translate(NO_LINE_ENDS)}\n\n".encode()
 
 
 class EventStream(Response):

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from asrsvc.errors import AsrError, BadRequest, JobHasNoResult, JobNotFinished, NotFound, OverCapacity
 from asrsvc.jobs.store import Arrival, JobStore
 from asrsvc.web.answers import JsonResponse
+from asrsvc.web.clients import client_of
 from asrsvc.web.fields import names
 from asrsvc.web.job_answers import FORMATS, job_body, result_response
 from asrsvc.web.job_events import Events, EventStream
@@ -28,8 +29,8 @@ _UPLOADS: Final = 64
 _STREAMS: Final = 256
 """of events, of a worker"""
 _PAGE: Final = 20
-_LARGEST_PAGE: Final = 100
-_LARGEST_NUMBER: Final = 2**53
+LARGEST_PAGE: Final = 100
+LARGEST_NUMBER: Final = 2**53
 
 T = TypeVar("T")
 
@@ -79,8 +80,8 @@ class JobDesk:
         if request.method == "POST":
             return await self._create(request, client)
         query = _query(request, {"limit", "before"})
-        limit = _number(query, "limit", _PAGE, 1, _LARGEST_PAGE)
-        before = _number(query, "before", _LARGEST_NUMBER, 1, _LARGEST_NUMBER)
+        limit = _number(query, "limit", _PAGE, 1, LARGEST_PAGE)
+        before = _number(query, "before", LARGEST_NUMBER, 1, LARGEST_NUMBER)
         found = await asyncio.to_thread(self._store.page, client, before=before, limit=limit + 1)
         more = found[limit - 1].number if len(found) > limit else None
         return JsonResponse(
@@ -136,7 +137,7 @@ class JobDesk:
         client, job_id = _client(request), request.path_params["job"]
         _query(request, set())
         last = {"Last-Event-ID": request.headers.get("last-event-id") or "0"}
-        after = _number(last, "Last-Event-ID", 0, 0, _LARGEST_NUMBER)
+        after = _number(last, "Last-Event-ID", 0, 0, LARGEST_NUMBER)
         await asyncio.to_thread(self._store.read, job_id, client)
         if self._streams >= _STREAMS:
             raise OverCapacity(f"{_STREAMS} streams of events are open already: try again in a second")
@@ -189,16 +190,14 @@ async def _whole(do: Callable[..., T], *arguments: Any) -> T:
 
 
 def _client(request: Request) -> str:
-    """Whose jobs these are: the name of the request's key; empty where there are none.
+    """Whose jobs these are; see `Client.owner`.
 
     Raises:
         NotFound: the listener is not the one that knows keys.
     """
-    state = request.scope["state"]
-    if state.get("local"):
+    if request.scope["state"].get("local"):
         raise NotFound("jobs are not served here: ask the service's own address")
-    client = state.get("client")
-    return str(client.name) if client is not None else ""
+    return client_of(request.scope).owner
 
 
 def _query(request: Request, known: set[str]) -> dict[str, str]:

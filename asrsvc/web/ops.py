@@ -12,22 +12,27 @@ from asrsvc.errors import NotReady
 from asrsvc.web.answers import JsonResponse
 
 
-def health(version: str, problems: tuple[str, ...]) -> Callable[[Request], Awaitable[Response]]:
+def health(
+    version: str, problems: tuple[str, ...], problems_now: Callable[[], tuple[str, ...]]
+) -> Callable[[Request], Awaitable[Response]]:
     """The endpoint of a worker that has loaded this version.
 
     Args:
         version: that it serves.
         problems: what is not as it should be though it serves.
+        problems_now: the same, of what may change meanwhile.
     """
-    body = {
-        "status": "degraded" if problems else "healthy",
-        "model_loaded": True,
-        "model_version": version,
-        "problems": list(problems),
-    }
 
     async def endpoint(_request: Request) -> Response:
-        return JsonResponse(body)
+        found = [*problems, *problems_now()]
+        return JsonResponse(
+            {
+                "status": "degraded" if found else "healthy",
+                "model_loaded": True,
+                "model_version": version,
+                "problems": found,
+            }
+        )
 
     return endpoint
 

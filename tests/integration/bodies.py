@@ -46,7 +46,7 @@ def head(
     **headers: str,
 ) -> bytes:
     """The head of a request; `length=None` announces a body in chunks."""
-    lines = [f"{method} {path} HTTP/{version}", "Host: test", f"Content-Type: {content_type}"]
+    lines = [f"{method} {path} HTTP/{version}", "Host: localhost", f"Content-Type: {content_type}"]
     lines.append("Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}")
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()

@@ -97,7 +97,7 @@ def clips(versions: dict[str, str]) -> list[Clip]:
 def head(body: bytes, *, keep_alive: bool) -> bytes:
     connection = "keep-alive" if keep_alive else "close"
     return (
-        f"POST /api/transcribe HTTP/1.1\r\nHost: asr\r\nConnection: {connection}\r\n"
+        f"POST /api/transcribe HTTP/1.1\r\nHost: localhost\r\nConnection: {connection}\r\n"
         f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\nContent-Length: {len(body)}\r\n\r\n"
     ).encode()
 

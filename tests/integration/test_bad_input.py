@@ -551,9 +551,9 @@ def test_a_file_name_with_line_ends_cannot_name_another_field(unharmed: Inspecti
 
 MALFORMED = {
     "garbage": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
-    "unknown method": b"BREW /health HTTP/1.1\r\nHost: x\r\n\r\n",
+    "unknown method": b"BREW /health HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "a space before the colon": b"GET /health HTTP/1.1\r\nHost : x\r\n\r\n",
-    "a folded header": b"GET /health HTTP/1.1\r\nHost: x\r\n  folded: y\r\n: z\r\n\r\n",
+    "a folded header": b"GET /health HTTP/1.1\r\nHost: localhost\r\n  folded: y\r\n: z\r\n\r\n",
     "two lengths": head(length=5, Content_Length="6") + b"hello",
     "length and chunks": head(length=5, Transfer_Encoding="chunked") + b"0\r\n\r\n",
     "a length that is no number": head(length=5).replace(b": 5", b": 5x") + b"hello",
@@ -562,8 +562,8 @@ MALFORMED = {
     "chunks of no size": head() + b"zz\r\nhello\r\n",
     "chunks of a negative size": head() + b"-5\r\nhello\r\n",
     "garbage between chunks": head() + chunks(upload(GOOD), 1000, end=False) + b"!!!\r\n",
-    "CONNECT": b"CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: x\r\n\r\n",
-    "bytes beyond ASCII in the path": b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
+    "CONNECT": b"CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "bytes beyond ASCII in the path": b"GET /\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "a zero byte in a header": b"GET /health HTTP/1.1\r\nHost: x\0y\r\n\r\n",
 }
 

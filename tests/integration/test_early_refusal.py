@@ -60,7 +60,7 @@ def refusal(request: pytest.FixtureRequest, narrow: Inspection) -> Iterator[Refu
 
 def raw_head(headers: dict[str, str]) -> bytes:
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"POST /api/transcribe HTTP/1.1\r\nHost: test\r\n{lines}\r\n".encode()
+    return f"POST /api/transcribe HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n".encode()
 
 
 def test_a_client_that_reads_only_after_it_has_sent_everything(
@@ -161,10 +161,10 @@ def test_http_1_0(inspection: Inspection) -> None:
 
 
 def test_head(inspection: Inspection) -> None:
-    health = exchange(inspection.service.port, b"HEAD /health HTTP/1.1\r\nHost: test\r\n\r\n")
+    health = exchange(inspection.service.port, b"HEAD /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert health.status == 200
     assert health.raw.endswith(b"\r\n\r\n")
-    wrong = exchange(inspection.service.port, b"HEAD /api/transcribe HTTP/1.1\r\nHost: test\r\n\r\n")
+    wrong = exchange(inspection.service.port, b"HEAD /api/transcribe HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert wrong.status == 405
     assert wrong.headers["allow"] == "POST"
     assert wrong.raw.endswith(b"\r\n\r\n")
@@ -186,7 +186,7 @@ def readable(made: socket.socket) -> bool:
     return bool(select.select([made], [], [], 0)[0])
 
 
-GET = b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n"
+GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 SECONDS = [GET, request(upload(GOOD)), b"garbage\r\n\r\n", b"\0" * (5 * MIB)]

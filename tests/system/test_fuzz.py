@@ -114,7 +114,7 @@ def fuzz_requests(service: Service, seed: int, count: int) -> Counter[str]:
         request(body, X_Request_Id="a", Expect="100-continue"),
         head() + chunks(body, 500),
         request(body, version="1.0"),
-        b"GET /health HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
     ]
 
     def send(content: bytes) -> str:

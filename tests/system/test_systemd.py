@@ -218,7 +218,7 @@ def test_nginx_passes_a_plain_request_id_on_and_replaces_others(running: World) 
 def test_nginx_refuses_what_is_over_the_limit_by_its_header(running: World) -> None:
     for size, status in ((512 * 1024 * 1024 + 1, b"413"), (512 * 1024 * 1024, b"")):
         with socket.create_connection(("127.0.0.1", running.box.proxy_port), timeout=60) as connection:
-            header = f"POST /api/transcribe HTTP/1.1\r\nHost: asr\r\nContent-Length: {size}\r\n\r\n"
+            header = f"POST /api/transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n"
             connection.sendall(header.encode())
             connection.shutdown(socket.SHUT_WR)
             assert connection.recv(12)[9:] == status

@@ -1,0 +1,311 @@
+"""Who may ask for what: decided from the header of a request alone, so before it waits for anything.
+
+With API keys: health and the page's own files are for all, `/admin` has a guard of its own, `/metrics`
+takes the operator's token too, and all else needs a key. Without keys, on an address of this machine
+alone: no web page of another site may use the service through the browser of a person who sits here
+(DNS rebinding, cross-site requests), so Host and Origin are looked at.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from asrsvc.errors import AsrError, LimitReached, NotPermitted, OverCapacity, Unauthorised
+from asrsvc.serving.keys import Key, KeyRing
+from asrsvc.serving.limits import NO_TICKET, Allowance, ClientTable, Refused
+from asrsvc.settings import Settings, is_public
+from asrsvc.web.clients import OPERATOR, Client
+
+log = logging.getLogger(__name__)
+
+OPEN_PATHS: Final = frozenset({"/", "/docs", "/favicon.ico", "/health", "/health/live", "/health/ready"})
+"""for all, with GET and HEAD, though there are keys: health, and the page"""
+OPEN_FOLDER: Final = "/page/"
+"""the page's own static files, the same"""
+_ADMIN: Final = "/admin"
+_METRICS: Final = "/metrics"
+_LONGEST_CHAIN: Final = 50
+_IPV6_PREFIX: Final = 64  # what one subscriber has
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the header says, and where it came from."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    """starlette's Headers: names in any case"""
+    peer: str
+    """address of the other side of the connection; empty for a Unix socket"""
+    local: bool = False
+    """whether it came to the ops listener"""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A request that may go on, as far as who sends it is concerned."""
+
+    client: Client
+    allowance: Allowance
+    ticket: int = NO_TICKET
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The settings that decide."""
+
+    client_rate: int
+    client_concurrency: int
+    trusted: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+    trusts_unix: bool
+    hosts: frozenset[str]
+    """names that Host may have beside those of this machine; empty: see `checks_hosts`"""
+    origins: frozenset[str]
+    checks_api: bool
+    """whether Host and Origin are looked at on the API's listener"""
+    checks_ops: bool
+    """the same for the ops listener"""
+    admin_token: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> Rules:
+        """Those of the settings in force."""
+        proxies = settings.trusted_proxies
+        unguarded = settings.api_keys is None and not settings.bind.startswith("unix:")
+        return cls(
+            client_rate=settings.client_rate,
+            client_concurrency=settings.client_concurrency,
+            trusted=tuple(ipaddress.ip_network(item) for item in proxies if item != "unix"),
+            trusts_unix="unix" in proxies,
+            hosts=frozenset(settings.allowed_hosts),
+            origins=frozenset(settings.cors_origins),
+            checks_api=unguarded and (not is_public(settings.bind) or bool(settings.allowed_hosts)),
+            # No web page reaches a Unix socket.
+            checks_ops=not settings.ops_bind.startswith("unix:") and not is_public(settings.ops_bind),
+            admin_token=settings.admin_token,
+        )
+
+
+class Access:
+    """Lets requests in, or says why not."""
+
+    def __init__(self, rules: Rules, keys: KeyRing | None, table: ClientTable) -> None:
+        """Prepare.
+
+        Args:
+            rules: from the settings.
+            keys: None: no key is needed.
+            table: where limits are counted, over all workers.
+        """
+        self._rules = rules
+        self.keys = keys
+        self.table = table
+
+    def problems(self) -> tuple[str, ...]:
+        """What is not as it should be."""
+        return (self.keys.problem,) if self.keys is not None and self.keys.problem else ()
+
+    def identify(self, asked: Asked) -> tuple[Client, Allowance]:
+        """Who asks, and what is allowed to them; to be asked at any time, since it counts nothing.
+
+        Raises:
+            Unauthorised, NotPermitted: who may not.
+        """
+        address = self._address(asked)
+        if asked.local:
+            if self._rules.checks_ops:
+                self._check_site(asked)
+            return Client(OPERATOR, "operator", address), Allowance("")
+        if self.keys is None:
+            if self._rules.checks_api:
+                self._check_site(asked)
+            return self._by_address(address)
+        if _is_open(asked) or asked.path == _ADMIN or asked.path.startswith(f"{_ADMIN}/"):
+            return Client(address, "address", address), Allowance("")
+        secret = _bearer(asked.headers)
+        if asked.path == _METRICS and self._is_operator(secret):
+            return Client(OPERATOR, "operator", address), Allowance("")
+        return self._by_key(self.keys.find(secret), address)
+
+    def admit(self, asked: Asked) -> Admission:
+        """Let a request in and count it; `leave` must follow.
+
+        Raises:
+            Unauthorised, NotPermitted: who may not.
+            LimitReached, OverCapacity: not now.
+        """
+        client, allowance = self.identify(asked)
+        if asked.method != "POST" or not allowance.client:
+            return Admission(client, allowance)
+        entered = self.table.enter(allowance)
+        if isinstance(entered, Refused):
+            raise _limit(client, allowance, entered)
+        return Admission(client, allowance, entered)
+
+    def withdraw(self, admission: Admission) -> None:
+        """Nothing was done for it: it does not count."""
+        self.table.leave(admission.ticket)
+        self.table.refund(admission.allowance)
+
+    def leave(self, admission: Admission) -> None:
+        """The request has ended."""
+        self.table.leave(admission.ticket)
+
+    def headers(self, allowance: Allowance) -> dict[str, str]:
+        """What an answer says of the client's rate."""
+        standing = self.table.standing(allowance) if allowance.client else None
+        if standing is None:
+            return {}
+        return {
+            "X-RateLimit-Limit": str(allowance.rate),
+            "X-RateLimit-Remaining": str(standing.remaining),
+            "X-RateLimit-Reset": str(math.ceil(standing.reset_seconds)),
+        }
+
+    def _by_address(self, address: str) -> tuple[Client, Allowance]:
+        client = Client(address, "address", address)
+        allowance = Allowance(
+            f"address:{_subscriber(address)}", self._rules.client_rate, self._rules.client_concurrency
+        )
+        return client, allowance
+
+    def _by_key(self, key: Key, address: str) -> tuple[Client, Allowance]:
+        rules = self._rules
+        client = Client(key.name, "key", address)
+        rate = rules.client_rate if key.rate is None else key.rate
+        concurrency = rules.client_concurrency if key.concurrency is None else key.concurrency
+        return client, Allowance(client.label, rate, concurrency)
+
+    def _is_operator(self, secret: str) -> bool:
+        token = self._rules.admin_token
+        return bool(token) and hmac.compare_digest(secret.encode(), token.encode())
+
+    # Where it comes from.
+
+    def _address(self, asked: Asked) -> str:
+        """The client's own address: the last in the chain of proxies that no trusted proxy vouches for."""
+        peer = asked.peer or "unix"
+        for hop in _hops(asked.headers):
+            if not self._trusts(peer):
+                break
+            peer = hop
+        return peer
+
+    def _trusts(self, peer: str) -> bool:
+        if peer == "unix":
+            return self._rules.trusts_unix
+        found = _ip(peer)
+        return found is not None and any(
+            found.version == network.version and found in network for network in self._rules.trusted
+        )
+
+    # Web pages of other sites.
+
+    def _check_site(self, asked: Asked) -> None:
+        host = asked.headers.get("host")
+        if host is not None and not self._is_ours(_host_name(host)):
+            raise NotPermitted(
+                f"Host is {host[:100]!r}: this service is asked by localhost or an address; for another name"
+                " see ASR_ALLOWED_HOSTS",
+                code="host_not_allowed",
+            )
+        origin = asked.headers.get("origin")
+        if origin is None or self._rules.origins & {"*", origin.lower()}:
+            return
+        # The page's own: the same host and port. A scheme may differ where a proxy speaks TLS.
+        if host is None or origin.lower().partition("://")[2] != host.lower():
+            raise NotPermitted(
+                f"the web page of {origin[:100]!r} may not use this service; see ASR_CORS_ORIGINS",
+                code="origin_not_allowed",
+            )
+
+    def _is_ours(self, name: str) -> bool:
+        # Any address is right: only a name can be made to lead here (DNS rebinding).
+        own = name == "localhost" or name.endswith(".localhost") or _ip(name) is not None
+        return own or name in self._rules.hosts
+
+
+def _is_open(asked: Asked) -> bool:
+    return asked.method in {"GET", "HEAD"} and (
+        asked.path in OPEN_PATHS or asked.path.startswith(OPEN_FOLDER)
+    )
+
+
+def _bearer(headers: Mapping[str, str]) -> str:
+    """The key that a request shows.
+
+    Raises:
+        Unauthorised: it shows none.
+    """
+    given = headers.get("authorization")
+    if given is None:
+        raise Unauthorised("an API key is needed: Authorization: Bearer …", code="missing_api_key")
+    scheme, _, secret = given.partition(" ")
+    if scheme.lower() != "bearer" or not secret.strip():
+        raise Unauthorised("Authorization is not: Bearer and an API key", code="invalid_api_key")
+    return secret.strip()
+
+
+def _limit(client: Client, allowance: Allowance, refused: Refused) -> AsrError:
+    seconds = max(1, math.ceil(refused.retry_seconds))
+    match refused.reason:
+        case "rate":
+            return LimitReached(
+                f"{client.name} may send {allowance.rate} requests a minute: try again in {seconds} s",
+                code="rate_limit_exceeded",
+                retry_after=seconds,
+            )
+        case "concurrency":
+            return LimitReached(
+                f"{client.name} may have {allowance.concurrency} requests at the same time",
+                code="concurrency_limit_exceeded",
+                retry_after=seconds,
+            )
+        case _:
+            return OverCapacity("as many requests are under way as may be: try again in a second")
+
+
+def _hops(headers: Mapping[str, str]) -> Iterator[str]:
+    """The addresses of X-Forwarded-For, the last first, up to one that is no address."""
+    values = headers.getlist("x-forwarded-for") if hasattr(headers, "getlist") else []
+    chain = ",".join(values).split(",")
+    for item in reversed(chain[-_LONGEST_CHAIN:]):
+        name = item.strip()
+        if name.startswith("[") or name.count(":") == 1:  # with a port, as some proxies write it
+            name = _host_name(name)
+        found = _ip(name)
+        if found is None:
+            return
+        yield str(found)
+
+
+def _host_name(host: str) -> str:
+    """What Host names, without the port."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower().removesuffix(".")
+
+
+def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        return found.ipv4_mapped
+    return found
+
+
+def _subscriber(address: str) -> str:
+    """What an address is counted by: an IPv6 subscriber has a whole network."""
+    found = _ip(address)
+    if isinstance(found, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((found, _IPV6_PREFIX), strict=False))
+    return address

@@ -1,0 +1,125 @@
+"""The door of the application: who may not come in is answered here, and each answer says its limits."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from asrsvc.errors import AsrError, OverCapacity, Unauthorised
+from asrsvc.web.access import Access, Admission, Asked
+from asrsvc.web.answers import error_response
+
+_EXPOSED: Final = (
+    "Retry-After",
+    "X-Model-Version",
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+    "X-Request-Id",
+)
+
+
+def guarded(app: ASGIApp, access: Access, origins: tuple[str, ...]) -> ASGIApp:
+    """The application behind the door.
+
+    Args:
+        app: what is behind it.
+        access: who may come in.
+        origins: web pages of other sites that may (ASR_CORS_ORIGINS).
+    """
+    gate: ASGIApp = Gate(app, access)
+    if not origins:
+        return gate
+    # Outside of the door: a browser asks without the key whether it may send it.
+    return CORSMiddleware(
+        gate,
+        allow_origins=origins,
+        allow_methods=("GET", "POST", "DELETE"),
+        allow_headers=("*",),
+        expose_headers=_EXPOSED,
+        max_age=600,
+    )
+
+
+class Gate:
+    """Lets a request in, with who sends it in `scope["state"]["client"]`, or answers it.
+
+    The state may hold what was decided when its header came: `admission`, or the `denial` (an AsrError)
+    that is its answer. One that has come through the queue has its ticket in its place.
+    """
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI 3)."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limits: dict[str, str] = {}
+
+        async def send_with_limits(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in limits.items():
+                    headers[name] = value
+            await send(message)
+
+        try:
+            admission = self._admit(scope)
+        except AsrError as error:
+            await self._refuse(error, scope, receive, send)
+            return
+        try:
+            if scope["method"] == "POST":
+                limits = self._access.headers(admission.allowance)
+            scope["state"]["client"] = admission.client
+            if admission.client.kind != "operator":
+                scope["client"] = (admission.client.address, 0)
+            await self._app(scope, receive, send_with_limits)
+        finally:
+            self._access.leave(admission)
+
+    def _admit(self, scope: Scope) -> Admission:
+        """Raises an AsrError where the request goes no further."""
+        state: dict[str, Any] = scope["state"]
+        if "denial" in state:
+            raise state["denial"]
+        if state.get("refusal") == "over_capacity":
+            raise OverCapacity("as many requests wait as may wait: try again in a second")
+        asked = asked_of(scope)
+        if "place" in state:  # it was counted before it waited; its key may have been revoked meanwhile
+            return Admission(*self._access.identify(asked))
+        return self._access.admit(asked)
+
+    async def _refuse(self, error: AsrError, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"].setdefault("note", {})["error"] = error.code
+        headers: dict[str, str] = {}
+        if isinstance(error, Unauthorised):
+            headers["WWW-Authenticate"] = "Bearer"
+        if error.status == OverCapacity.status:
+            headers |= self._standing(scope)
+        await error_response(error, headers)(scope, receive, send)
+
+    def _standing(self, scope: Scope) -> dict[str, str]:
+        try:
+            _client, allowance = self._access.identify(asked_of(scope))
+        except AsrError:
+            return {}
+        return self._access.headers(allowance)
+
+
+def asked_of(scope: Scope) -> Asked:
+    """What a request's scope says of it."""
+    peer = scope.get("client")
+    return Asked(
+        method=scope["method"],
+        path=scope["path"],
+        headers=Headers(scope=scope),
+        peer=peer[0] if peer else "",
+        local=bool(scope["state"].get("local")),
+    )

@@ -1,0 +1,1 @@
+"""`/openapi.json`: the API described, from the constants and types that the endpoints themselves use."""
