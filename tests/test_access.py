@@ -220,9 +220,7 @@ def test_a_person_at_this_machine_is_served(host: str) -> None:
     assert door.identify(asked(host=host, origin=f"http://{host}"))[0].kind == "address"
 
 
-@pytest.mark.parametrize(
-    "host", ["evil.example", "localhost.evil.example", "evil.example:7860", "test", ""]
-)
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "evil.example:7860", "test", ""])
 def test_a_name_that_was_made_to_lead_here_is_refused(host: str) -> None:
     with pytest.raises(NotPermitted, match="ASR_ALLOWED_HOSTS"):
         access().identify(asked(host=host))
