@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +16,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+import yaml
 from bodies import exchange, head, request, upload
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
@@ -53,6 +56,7 @@ class Asked:
         self.audio: Counter[str] = Counter()
         self.texts: Counter[str] = Counter()
         self.sent = 0
+        self.last: dict[str, float] = {}
         clips = manifest()
         self.speech = next(clip for clip in clips if clip["language"] == "en")
         self.silence = next(clip for clip in clips if clip["language"] == "nospeech")
@@ -88,7 +92,6 @@ class Asked:
 
     def compare(self) -> dict[str, float]:
         """All numbers agree, once the last answer is counted; what the page says."""
-        self.scrapes = getattr(self, "scrapes", 0)
 
         def agree() -> dict[str, float] | None:
             found = samples(page(self.service).text)
@@ -244,6 +247,40 @@ def test_the_ops_listener_answers_too(service: Operated) -> None:
     transport = httpx.HTTPTransport(uds=str(service.folder / "run" / "ops.sock"))
     with httpx.Client(transport=transport) as client:
         assert client.get("http://ops/metrics").status_code == 200
+
+
+def expressions() -> list[str]:
+    """All that alerts and dashboard ask Prometheus."""
+    dashboard = json.loads((MONITORING / "grafana-dashboard.json").read_text(encoding="utf-8"))
+    rules = yaml.safe_load((MONITORING / "alerts.yml").read_text(encoding="utf-8"))
+    found = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    found += [mark["expr"] for mark in dashboard["annotations"]["list"]]
+    return found + [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+
+
+def test_alerts_and_dashboard_ask_for_what_there_is(service: Operated) -> None:
+    there = set(re.findall(r"^(\w+)[{ ]", page(service).text, flags=re.MULTILINE))
+    there.add("asr_api_keys_valid")  # where there are keys
+    asked = set()
+    for expression in expressions():
+        asked |= set(re.findall(r"\b((?:asr|model|memory)_\w+)\b(?=[{\[ ]|$)", expression))
+    assert len(asked) > 20
+    assert asked <= there
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed: bin/test gets it")
+def test_promtool_can_read_what_the_dashboard_asks(tmp_path: Path) -> None:
+    assert PROMTOOL is not None
+    variables = {"$__rate_interval": "5m", "$instance": ".*"}
+    rules = []
+    for number, expression in enumerate(expressions()):
+        for name, value in variables.items():
+            expression = expression.replace(name, value)  # noqa: PLW2901
+        rules.append({"record": f"dashboard:{number}", "expr": expression})
+    path = tmp_path / "dashboard.yml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    done = subprocess.run([PROMTOOL, "check", "rules", path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed: bin/test gets it")
