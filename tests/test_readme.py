@@ -13,6 +13,7 @@ import pytest
 from service import free_port, wait_for
 
 from asrsvc import settings
+from asrsvc.serving.keys import KeyRing
 
 PROJECT = Path(__file__).resolve().parents[1]
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
@@ -89,10 +90,39 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
         assert "{" in default or rows[name] == f"`{default}`", name
 
 
+def test_the_command_for_keys_makes_one_that_is_served(tmp_path: Path) -> None:
+    (command,) = (command for command in COMMANDS if command.startswith("bin/api-keys"))
+    path = tmp_path / "keys.json"
+    run = subprocess.run(
+        command.replace("keys.json", str(path)),
+        shell=True,
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    ring = KeyRing(path)
+    assert ring.find(run.stdout.strip()).rate == 600
+
+
+def test_every_metric_of_a_worker_is_in_the_readme() -> None:
+    source = "".join((PROJECT / "asrsvc" / "web" / name).read_text() for name in ("meter.py", "metrics.py"))
+    names = set(re.findall(r'"((?:asr|model|memory)_[a-z_]+)"', source))
+    assert len(names) > 25
+    for name in names:
+        assert f"`{name}" in README, name
+
+
 def test_every_path_in_the_readme_is_there() -> None:
     for link in re.findall(r"\]\(([^)h][^)]*)\)", README):
         assert (PROJECT / link).exists(), link
 
 
 def test_every_command_shown_is_one_of_those_that_are_run() -> None:
-    assert {command.split()[0] for command in COMMANDS} == {"bin/serve", "curl", "bin/test", "bin/swap-model"}
+    assert {command.split()[0] for command in COMMANDS} == {
+        "bin/serve",
+        "curl",
+        "bin/test",
+        "bin/swap-model",
+        "bin/api-keys",
+    }
