@@ -28,7 +28,7 @@ from asrsvc.speech.ffmpeg import HelperPool
 from asrsvc.speech.model import Model
 from asrsvc.speech.segment import Segmenter
 from asrsvc.speech.transcribe import Options, Progress, Transcriber, join_texts
-from asrsvc.speech.types import LANGUAGES, Segment, Transcript
+from asrsvc.speech.types import LANGUAGES, Language, Segment, Transcript
 
 RATE = 16_000
 CLIPS = Path(__file__).resolve().parent / "data" / "clips"
@@ -143,6 +143,46 @@ def test_words_are_the_text_in_order_inside_their_segment(name: str, transcriber
 def test_words_come_only_when_asked_for(transcriber: Transcriber) -> None:
     (segment,) = transcribe(transcriber, CLIPS / "en_1.flac").segments
     assert segment.words == ()
+
+
+def test_tokens_are_the_text_piece_by_piece(transcriber: Transcriber) -> None:
+    for name in SPOKEN:
+        (segment,) = transcribe(transcriber, CLIPS / name, Options(tokens=True)).segments
+        assert "".join(segment.text[t.begin : t.stop] for t in segment.tokens) == segment.text
+        sure = [token.confidence for token in segment.tokens]
+        assert segment.confidence == pytest.approx(sum(sure) / len(sure), abs=1e-4)
+        assert segment.no_speech < 0.5
+    assert transcribe(transcriber, CLIPS / "zh_1.flac").segments[0].tokens == ()
+    assert transcribe(transcriber, CLIPS / "bgm.flac").segments[0].no_speech > 0.5
+
+
+@pytest.mark.parametrize("candidates", [("zh",), ("ja", "ko"), ("yue", "zh", "en")])
+def test_the_language_is_one_of_the_candidates(
+    candidates: tuple[Language, ...], transcriber: Transcriber
+) -> None:
+    for name in SPOKEN:
+        progress = Progress()
+        said = transcribe(transcriber, CLIPS / name, Options(candidates=candidates), progress)
+        assert said.language in {*candidates, "nospeech"}
+        assert progress.spans == 1
+        if MANIFEST[name]["language"] in candidates:
+            assert said == transcribe(transcriber, CLIPS / name)
+
+
+def test_noise_stays_noise_whatever_may_be_spoken(transcriber: Transcriber) -> None:
+    said = transcribe(transcriber, CLIPS / "noise.flac", Options(candidates=("zh", "en")))
+    assert (said.text, said.language) == ("", "nospeech")
+
+
+def test_the_length_by_the_header_is_known_while_the_rest_is_decoded(
+    transcriber: Transcriber, four_clips: Path
+) -> None:
+    progress = Progress()
+    with opened(four_clips) as descriptor:
+        segments = transcriber.segments(descriptor, Options(), progress)
+        next(segments)
+        assert progress.declared_seconds == pytest.approx(soundfile.info(four_clips).duration)
+        list(segments)
 
 
 def test_a_long_recording_is_what_its_clips_are(transcriber: Transcriber, four_clips: Path) -> None:
