@@ -121,6 +121,36 @@ class NoSpace(AsrError):
     retry_after_seconds = 10
 
 
+class TooManyJobs(OverCapacity):
+    """As many jobs are kept as may be kept, of all clients or of this one."""
+
+    default_code = "too_many_jobs"
+    retry_after_seconds = 60
+
+
+class JobNotFinished(AsrError):
+    """The job has no result yet."""
+
+    status = HTTPStatus.CONFLICT
+    default_code = "job_not_finished"
+    retry_after_seconds = 2
+
+
+class JobHasNoResult(AsrError):
+    """The job has ended without a result: it failed, or was cancelled; the code says which."""
+
+    status = HTTPStatus.CONFLICT
+    default_code = "job_failed"
+
+
+class JobsUnavailable(AsrError):
+    """The folder that jobs are kept in cannot be used; the message says why."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    default_code = "jobs_unavailable"
+    retry_after_seconds = 10
+
+
 class NotReady(AsrError):
     """No model is loaded, or the wait for a free slot took too long."""
 

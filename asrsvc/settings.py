@@ -241,6 +241,13 @@ class Settings:
     runtime_dir: Path = _setting(
         "ASR_RUNTIME_DIR", "{state}/run", "path", "files of the running service", _absolute_path
     )
+    state_dir: Path = _setting(
+        "ASR_STATE_DIR",
+        "{state}/state",
+        "path",
+        "what must outlive a restart: the jobs; on a local disk",
+        _absolute_path,
+    )
     ops_bind: str = _setting(
         "ASR_OPS_BIND",
         "unix:{runtime}/ops.sock",
@@ -399,6 +406,48 @@ class Settings:
     spool_dir: Path = _setting(
         "ASR_SPOOL_DIR", "{tmp}", "path", "folder of temporary files for uploads", _absolute_path
     )
+    jobs_running: int | None = _setting(
+        "ASR_JOBS_RUNNING",
+        "auto",
+        "jobs",
+        "jobs that are worked on at the same time; auto: as many as workers",
+        _auto_or(_integer(1, 1000)),
+    )
+    jobs_kept: int = _setting(
+        "ASR_JOBS_KEPT",
+        "1000",
+        "jobs",
+        "jobs that are kept, ended ones included; more are answered 429",
+        _integer(1, 100_000),
+    )
+    jobs_per_client: int = _setting(
+        "ASR_JOBS_PER_CLIENT",
+        "200",
+        "jobs",
+        "of these, jobs of one key, or of all who have none; more are answered 429",
+        _integer(1, 100_000),
+    )
+    jobs_disk_mb: int = _setting(
+        "ASR_JOBS_DISK_MB",
+        "20480",
+        "MiB",
+        "uploads of jobs that have not ended, and results; more is answered 507",
+        _integer(1, 2**30),
+    )
+    jobs_keep_seconds: float = _setting(
+        "ASR_JOBS_KEEP_SECONDS",
+        "86400",
+        "seconds",
+        "from the end of a job until it is forgotten, with its result",
+        _seconds(1, 31_536_000),
+    )
+    jobs_attempts: int = _setting(
+        "ASR_JOBS_ATTEMPTS",
+        "3",
+        "times",
+        "a job is given up when so many workers in a row died of it without any progress",
+        _integer(1, 100),
+    )
     ready_timeout: float = _setting(
         "ASR_READY_TIMEOUT", "120", "seconds", "time for a worker to load, at most", _seconds(1, 3600)
     )
@@ -517,6 +566,10 @@ class Settings:
     def draining_count(self) -> int:
         """How many workers may drain at the same time, `auto` resolved."""
         return self.max_draining if self.max_draining is not None else self.worker_count()
+
+    def running_jobs(self) -> int:
+        """How many jobs may be worked on at the same time, `auto` resolved."""
+        return self.jobs_running if self.jobs_running is not None else self.worker_count()
 
     def thread_count(self) -> int:
         """How many inference threads a worker uses, `auto` resolved for this machine."""
@@ -761,6 +814,8 @@ def report(settings: Settings) -> str:
             text = "set" if value else "none"  # what is printed may be kept in a log
         if setting.name == "ASR_WORKERS" and value is None:
             text = f"auto ({settings.worker_count()})"
+        if setting.name == "ASR_JOBS_RUNNING" and value is None:
+            text = f"auto ({settings.running_jobs()})"
         if setting.name == "ASR_THREADS" and value is None:
             text = f"auto ({settings.thread_count()})"
         rows.append((setting.name, text, setting.unit, settings.origin[setting.name], setting.meaning))

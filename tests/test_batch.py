@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asrsvc.errors import AsrError, InferenceFailed, NotReady
+from asrsvc.speech import batch
 from asrsvc.speech.batch import Batcher, Inference
 from asrsvc.speech.engine import Engine
 from asrsvc.speech.features import FEATURE_SIZE
@@ -72,10 +73,18 @@ class Line:
         return promised
 
     def infer(
-        self, mark: float, length: int, timeout: float, language: str = "auto", use_itn: bool = True
+        self,
+        mark: float,
+        length: int,
+        timeout: float,
+        *,
+        language: str = "auto",
+        use_itn: bool = True,
+        background: bool = False,
     ) -> Inference:
         features = np.full((length, FEATURE_SIZE), mark, np.float32)
-        return self.batcher.infer(features, language, use_itn=use_itn, timeout=timeout)
+        line = self.batcher.in_background() if background else self.batcher
+        return line.infer(features, language, use_itn=use_itn, timeout=timeout)
 
     def block(self) -> Future[Inference]:
         """Keep the engine busy with a span of its own until the gate opens; its mark is -1."""
@@ -109,6 +118,44 @@ def test_who_comes_first_is_served_first(stack: ExitStack) -> None:
     line.engine.gate.set()
     assert [future.result(DEADLINE).logits.item() for future in [first, *promised]] == [-1, *range(12)]
     assert marks(line.engine.batches) == [[-1], *([mark] for mark in range(12))]
+
+
+def test_who_is_in_no_hurry_lets_those_go_first_who_come_after_it(stack: ExitStack) -> None:
+    engine = NotedEngine()
+    line = Line(stack, engine, 1, 20)
+    blocked = line.block()
+    spans = [line.put(mark, background=mark > 10) for mark in (11.0, 1.0, 12.0, 2.0)]
+    engine.gate.set()
+    for span in [blocked, *spans]:
+        span.result(DEADLINE)
+    assert marks(engine.batches)[1:] == [[1.0], [2.0], [11.0], [12.0]]
+
+
+def test_who_is_in_no_hurry_has_a_turn_all_the_same(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "_BACKGROUND_SECONDS", 0.2)
+    engine = NotedEngine()
+    line = Line(stack, engine, 1, 20)
+    blocked = line.block()
+    spans = [line.put(11.0, background=True), line.put(1.0)]
+    time.sleep(0.25)
+    spans.append(line.put(2.0))
+    engine.gate.set()
+    for span in [blocked, *spans]:
+        span.result(DEADLINE)
+    assert marks(engine.batches)[1:] == [[1.0], [11.0], [2.0]]
+
+
+def test_who_is_waited_for_shares_no_run_with_who_is_not(stack: ExitStack) -> None:
+    engine = NotedEngine()
+    line = Line(stack, engine, 4, 20)
+    blocked = line.block()
+    spans = [line.put(mark, background=mark > 10) for mark in (1.0, 11.0, 2.0, 12.0)]
+    engine.gate.set()
+    for span in [blocked, *spans]:
+        span.result(DEADLINE)
+    assert marks(engine.batches)[1:] == [[1.0, 2.0], [11.0, 12.0]]
 
 
 def test_the_engine_is_asked_for_what_each_span_asked_for(stack: ExitStack) -> None:

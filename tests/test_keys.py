@@ -70,11 +70,6 @@ def test_every_key_is_compared_over_its_whole_length_whichever_is_right(
         assert compared == [(32, 32)] * 5
 
 
-def look_now(ring: KeyRing) -> None:
-    ring._look_at = 0.0
-    ring.look()
-
-
 def test_a_changed_file_is_read_again_and_a_broken_one_is_told_and_changes_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -83,17 +78,17 @@ def test_a_changed_file_is_read_again_and_a_broken_one_is_told_and_changes_nothi
     ring = KeyRing(path)
     for content in ("{", '{"keys": [{}]}', "[]"):
         path.write_text(content)
-        look_now(ring)
+        ring.look()
         assert ring.find("one").name == "a"
         assert ring.problem is not None
         assert str(path) in ring.problem
         assert "the keys from before are in force" in caplog.text
     path.unlink()
-    look_now(ring)
+    ring.look()
     assert ring.problem is not None
     assert ring.find("one").name == "a"
     write_keys(path, [key("b", "two")])
-    look_now(ring)
+    ring.look()
     assert ring.problem is None
     assert ring.find("two").name == "b"
     with pytest.raises(Unauthorised):
@@ -178,13 +173,13 @@ def test_a_key_is_made_listed_rotated_and_revoked(tmp_path: Path, capsys: pytest
     assert "sha256" not in text
 
     code, other, _ = tool(capsys, path, "rotate", "ci")
-    look_now(ring)
+    ring.look()
     assert ring.find(other.strip()).rate == 60
     with pytest.raises(Unauthorised):
         ring.find(secret.strip())
 
     assert tool(capsys, path, "revoke", "ci")[0] == 0
-    look_now(ring)
+    ring.look()
     with pytest.raises(Unauthorised):
         ring.find(other.strip())
 

@@ -18,9 +18,10 @@ from asrsvc.errors import AsrError
 from asrsvc.release.card import Card
 from asrsvc.speech.text import EMOTIONS, EVENTS, NO_SPEECH
 from asrsvc.speech.types import LANGUAGES
-from asrsvc.web import admin, openai_fields, transcriptions
+from asrsvc.web import admin, jobs, openai_fields, transcriptions
 from asrsvc.web.app import ENGINE_PATHS, create_app
 from asrsvc.web.fields import Field
+from asrsvc.web.jobs import JobDesk
 from asrsvc.web.openapi.document import described, document
 from asrsvc.web.openapi.schemas import Schemas, form
 
@@ -52,6 +53,7 @@ def served(tmp_path: Path) -> set[tuple[str, str]]:
         access=cast("Any", SimpleNamespace(problems=lambda: ())),
         counting=cast("Any", SimpleNamespace(meter=None, metrics=SimpleNamespace(endpoint=None))),
         admin=Recorded(cast("Any", None), ""),
+        more=JobDesk(nobody, limits=nobody, keep_seconds=1, wake=lambda: None).routes(),
     )
     while not isinstance(app, Starlette):
         app = app._app if hasattr(app, "_app") else app.app
@@ -91,6 +93,7 @@ def test_every_operation_has_a_name_of_its_own_and_a_group_that_is_described() -
     [
         ("/api/transcribe", transcriptions.FIELDS),
         ("/v1/audio/transcriptions", openai_fields.FIELDS),
+        ("/api/jobs", jobs.FIELDS),
     ],
 )
 def test_every_field_is_described_with_its_values(path: str, fields: tuple[Field, ...]) -> None:

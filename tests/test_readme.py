@@ -13,6 +13,7 @@ import pytest
 from service import free_port, wait_for
 
 from asrsvc import settings
+from asrsvc.serving.keys import KeyRing
 
 PROJECT = Path(__file__).resolve().parents[1]
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
@@ -31,7 +32,8 @@ def answer_after(command: str) -> str:
 def test_the_commands_answer_what_the_readme_says(tmp_path: Path) -> None:
     port = free_port()
     environ = {k: v for k, v in os.environ.items() if not k.startswith("ASR_") or k == "ASR_VENV"}
-    environ |= {"ASR_STORE": str(tmp_path / "store"), "ASR_RUNTIME_DIR": str(tmp_path / "run")}
+    folders = {"ASR_STORE": "store", "ASR_STATE_DIR": "state", "ASR_RUNTIME_DIR": "run"}
+    environ |= {name: str(tmp_path / folder) for name, folder in folders.items()}
     environ["ASR_SOAK_SECONDS"] = "0.5"
     assert COMMANDS[0] == "bin/serve"
     log_path = tmp_path / "log"
@@ -43,7 +45,7 @@ def test_the_commands_answer_what_the_readme_says(tmp_path: Path) -> None:
         wait_for("the URL and a ready worker", lambda: "worker ready" in log_path.read_text(), 120)
         assert f"asrsvc on http://127.0.0.1:{port}" in log_path.read_text()
         curls = [command for command in COMMANDS if command.startswith("curl")]
-        assert len(curls) == 2
+        assert len(curls) == 3
         for command in curls:
             run = subprocess.run(
                 command.replace("7860", str(port)),
@@ -56,7 +58,7 @@ def test_the_commands_answer_what_the_readme_says(tmp_path: Path) -> None:
             body = json.loads(run.stdout)
             shown = json.loads(answer_after(command).replace("[…]", '"…"'))
             assert list(body) == list(shown)
-            left_out = {"request_id"} | {key for key, value in shown.items() if value == "…"}
+            left_out = {"request_id"} | {key for key, value in shown.items() if "…" in str(value)}
             assert {k: body[k] for k in body if k not in left_out} == {
                 k: shown[k] for k in shown if k not in left_out
             }
@@ -88,10 +90,39 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
         assert "{" in default or rows[name] == f"`{default}`", name
 
 
+def test_the_command_for_keys_makes_one_that_is_served(tmp_path: Path) -> None:
+    (command,) = (command for command in COMMANDS if command.startswith("bin/api-keys"))
+    path = tmp_path / "keys.json"
+    run = subprocess.run(
+        command.replace("keys.json", str(path)),
+        shell=True,
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    ring = KeyRing(path)
+    assert ring.find(run.stdout.strip()).rate == 600
+
+
+def test_every_metric_of_a_worker_is_in_the_readme() -> None:
+    source = "".join((PROJECT / "asrsvc" / "web" / name).read_text() for name in ("meter.py", "metrics.py"))
+    names = set(re.findall(r'"((?:asr|model|memory)_[a-z_]+)"', source))
+    assert len(names) > 25
+    for name in names:
+        assert f"`{name}" in README, name
+
+
 def test_every_path_in_the_readme_is_there() -> None:
     for link in re.findall(r"\]\(([^)h][^)]*)\)", README):
         assert (PROJECT / link).exists(), link
 
 
 def test_every_command_shown_is_one_of_those_that_are_run() -> None:
-    assert {command.split()[0] for command in COMMANDS} == {"bin/serve", "curl", "bin/test", "bin/swap-model"}
+    assert {command.split()[0] for command in COMMANDS} == {
+        "bin/serve",
+        "curl",
+        "bin/test",
+        "bin/swap-model",
+        "bin/api-keys",
+    }

@@ -237,3 +237,16 @@ def test_the_report_does_not_print_the_token() -> None:
     assert token not in text
     with pytest.raises(SettingError, match="16 to 256 characters"):
         settings.load({"ASR_ADMIN_TOKEN": "short"}, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "names"), [("", ()), ("a", ("a",)), ("whisper-1, org/x:2", ("whisper-1", "org/x:2"))]
+)
+def test_names_of_models_stand_between_commas(text: str, names: tuple[str, ...]) -> None:
+    assert settings.load({"ASR_MODEL_ALIASES": text}, {}).model_aliases == names
+
+
+@pytest.mark.parametrize("text", ["a,,b", "a b", ",", "-a", "<script>"])
+def test_what_names_no_model_is_refused(text: str) -> None:
+    with pytest.raises(settings.SettingError, match="ASR_MODEL_ALIASES"):
+        settings.load({"ASR_MODEL_ALIASES": text}, {})

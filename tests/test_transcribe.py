@@ -7,6 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from asrsvc.speech.ffmpeg import HelperPool
 from asrsvc.speech.model import Model
 from asrsvc.speech.segment import Segmenter
 from asrsvc.speech.transcribe import Options, Progress, Transcriber, join_texts
-from asrsvc.speech.types import LANGUAGES, Segment, Transcript
+from asrsvc.speech.types import LANGUAGES, Language, Segment, Transcript
 
 RATE = 16_000
 CLIPS = Path(__file__).resolve().parent / "data" / "clips"
@@ -144,6 +145,46 @@ def test_words_come_only_when_asked_for(transcriber: Transcriber) -> None:
     assert segment.words == ()
 
 
+def test_tokens_are_the_text_piece_by_piece(transcriber: Transcriber) -> None:
+    for name in SPOKEN:
+        (segment,) = transcribe(transcriber, CLIPS / name, Options(tokens=True)).segments
+        assert "".join(segment.text[t.begin : t.stop] for t in segment.tokens) == segment.text
+        sure = [token.confidence for token in segment.tokens]
+        assert segment.confidence == pytest.approx(sum(sure) / len(sure), abs=1e-4)
+        assert segment.no_speech < 0.5
+    assert transcribe(transcriber, CLIPS / "zh_1.flac").segments[0].tokens == ()
+    assert transcribe(transcriber, CLIPS / "bgm.flac").segments[0].no_speech > 0.5
+
+
+@pytest.mark.parametrize("candidates", [("zh",), ("ja", "ko"), ("yue", "zh", "en")])
+def test_the_language_is_one_of_the_candidates(
+    candidates: tuple[Language, ...], transcriber: Transcriber
+) -> None:
+    for name in SPOKEN:
+        progress = Progress()
+        said = transcribe(transcriber, CLIPS / name, Options(candidates=candidates), progress)
+        assert said.language in {*candidates, "nospeech"}
+        assert progress.spans == 1
+        if MANIFEST[name]["language"] in candidates:
+            assert said == transcribe(transcriber, CLIPS / name)
+
+
+def test_noise_stays_noise_whatever_may_be_spoken(transcriber: Transcriber) -> None:
+    said = transcribe(transcriber, CLIPS / "noise.flac", Options(candidates=("zh", "en")))
+    assert (said.text, said.language) == ("", "nospeech")
+
+
+def test_the_length_by_the_header_is_known_while_the_rest_is_decoded(
+    transcriber: Transcriber, four_clips: Path
+) -> None:
+    progress = Progress()
+    with opened(four_clips) as descriptor:
+        segments = transcriber.segments(descriptor, Options(), progress)
+        next(segments)
+        assert progress.declared_seconds == pytest.approx(soundfile.info(four_clips).duration)
+        list(segments)
+
+
 def test_a_long_recording_is_what_its_clips_are(transcriber: Transcriber, four_clips: Path) -> None:
     said = transcribe(transcriber, four_clips)
     names = ["en_1.flac", "zh_1.flac", "zh_2.flac", "ko_2.flac"]
@@ -232,6 +273,57 @@ def test_progress_grows_with_every_segment(transcriber: Transcriber, four_clips:
             assert progress.audio_seconds >= segment.end
     assert [spans for spans, _audio, _inference in seen] == [1, 2, 3, 4]
     assert seen == sorted(seen)
+
+
+def test_a_run_that_resumes_finds_the_rest_and_recognises_no_more(
+    transcriber: Transcriber, four_clips: Path
+) -> None:
+    with opened(four_clips) as descriptor:
+        progress = Progress()
+        places = [
+            (segment, progress.reached) for segment in transcriber.segments(descriptor, Options(), progress)
+        ]
+        expected = [segment for segment, _ in places]
+        for number, (_, reached) in enumerate(places, start=1):
+            rest = Progress()
+            found = list(transcriber.segments(descriptor, Options(), rest, resume_at=reached))
+            assert found == expected[number:]
+            assert rest.spans == progress.spans - number
+            assert rest.reached == progress.reached
+            assert rest.audio_seconds == progress.audio_seconds
+
+
+def test_a_model_of_longer_spans_goes_on_where_one_of_shorter_spans_stopped(
+    transcriber: Transcriber, four_clips: Path
+) -> None:
+    """It hears all four clips as one span, and of that what was not recognised yet."""
+    with opened(four_clips) as descriptor:
+        progress = Progress()
+        first = next(iter(transcriber.segments(descriptor, Options(), progress)))
+        longer = make(batcher=transcriber._batcher)
+        longer.model = replace(MODEL, max_span_seconds=30.0)
+        (whole,) = longer.segments(descriptor, Options())
+        rest = list(longer.segments(descriptor, Options(), resume_at=progress.reached))
+        assert whole.start < first.end
+        assert len(rest) == 1
+        assert rest[0].start >= progress.reached / RATE
+        assert rest[0].end == pytest.approx(whole.end, abs=0.1)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".m4a"])
+def test_the_length_that_a_file_declares_is_known_before_its_end(
+    transcriber: Transcriber, four_clips: Path, recordings: Path, suffix: str
+) -> None:
+    path = recordings / f"declared{suffix}"
+    if suffix == ".m4a":
+        as_m4a(four_clips, path)
+    else:
+        samples, rate = soundfile.read(four_clips)
+        soundfile.write(path, samples, rate)
+    with opened(path) as descriptor:
+        progress = Progress()
+        next(iter(transcriber.segments(descriptor, Options(), progress)))
+        assert progress.declared_seconds == pytest.approx(soundfile.info(four_clips).duration, abs=0.1)
 
 
 def test_what_is_cancelled_between_two_spans_is_dropped(transcriber: Transcriber, four_clips: Path) -> None:

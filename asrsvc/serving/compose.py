@@ -19,12 +19,13 @@ from asrsvc.release.versions import check_digests
 from asrsvc.serving import status
 from asrsvc.serving.accept import Head
 from asrsvc.serving.brief import Brief
+from asrsvc.serving.jobs import PATIENCE_SECONDS, Jobs, most_here
 from asrsvc.serving.lanes import LaneName
 from asrsvc.serving.metric_folder import metric_folder
 from asrsvc.serving.operations import Operation, Operations
 from asrsvc.serving.warmup import check, expected
 from asrsvc.settings import Settings, is_public
-from asrsvc.speech.batch import Batcher
+from asrsvc.speech.batch import Batcher, Line
 from asrsvc.speech.decode import Limits
 from asrsvc.speech.ffmpeg import HelperPool
 from asrsvc.speech.model import Model
@@ -33,7 +34,7 @@ from asrsvc.speech.segment import Segmenter
 from asrsvc.speech.transcribe import Transcriber
 from asrsvc.web.access import Access, Admission, Asked, Rules
 from asrsvc.web.admin import Admin
-from asrsvc.web.app import ENGINE_PATHS, Counting, Observe, create_apology, create_app
+from asrsvc.web.app import ENGINE_PATHS, Counting, Observe, create_apology, create_app, upload_limits
 from asrsvc.web.meter import Meter
 from asrsvc.web.metric_files import MetricFiles
 from asrsvc.web.metrics import Metrics, Sources
@@ -47,6 +48,15 @@ class Loaded:
     model: Model
     segmenter: Segmenter
     findings: Heard
+
+
+@dataclass(frozen=True, slots=True)
+class Transcribers:
+    """Two ways to one engine."""
+
+    requests: Transcriber
+    jobs: Transcriber
+    """lets requests go first"""
 
 
 MOST_REQUESTS: Final = 10
@@ -82,19 +92,33 @@ def load(
     return Loaded(model, Segmenter(), findings)
 
 
-def assemble(settings: Settings, loaded: Loaded) -> Transcriber:
+def assemble(settings: Settings, loaded: Loaded) -> Transcribers:
     """Everything around a loaded model; the threads and processes that it starts keep its priority."""
     helpers = HelperPool(
         memory_bytes=settings.decode_memory_mb * 2**20, block_timeout=settings.decode_timeout
     )
     helpers.warm_up()
-    return Transcriber(
-        loaded.model,
-        segmenter=loaded.segmenter,
-        helpers=helpers,
-        limits=Limits(max_seconds=settings.max_audio_seconds),
-        batcher=Batcher(loaded.model.engine, batch_size=settings.batch_size, queue_limit=MOST_REQUESTS),
-        queue_timeout=settings.queue_timeout,
+    batcher = Batcher(
+        loaded.model.engine,
+        batch_size=settings.batch_size,
+        queue_limit=MOST_REQUESTS + most_here(settings),
+    )
+    ways: list[tuple[Line, float]] = [
+        (batcher, settings.queue_timeout),
+        (batcher.in_background(), PATIENCE_SECONDS),
+    ]
+    return Transcribers(
+        *(
+            Transcriber(
+                loaded.model,
+                segmenter=loaded.segmenter,
+                helpers=helpers,
+                limits=Limits(max_seconds=settings.max_audio_seconds),
+                batcher=line,
+                queue_timeout=patience,
+            )
+            for line, patience in ways
+        )
     )
 
 
@@ -115,19 +139,25 @@ def _counting(brief: Brief, load_seconds: float) -> Counting:
     return Counting(Meter(files, brief.version, load_seconds=load_seconds), Metrics(files, sources))
 
 
-def load_app(brief: Brief, transcriber: Transcriber, observe: Observe, load_seconds: float) -> ASGIApp:
-    """The application around a loaded transcriber, that it took so many seconds to load."""
-    return create_app(
-        brief.settings,
-        transcriber,
-        read_card(brief.settings.store / "versions" / transcriber.model.version, transcriber.model.version),
+def load_app(
+    brief: Brief, transcribers: Transcribers, observe: Observe, load_seconds: float
+) -> tuple[ASGIApp, Jobs]:
+    """The application around what took so many seconds to load, and the jobs, which are to be started."""
+    settings, version = brief.settings, transcribers.requests.model.version
+    jobs = Jobs(settings, transcribers.jobs, upload_limits(settings), observe)
+    app = create_app(
+        settings,
+        transcribers.requests,
+        read_card(settings.store / "versions" / version, version),
         threads=MOST_REQUESTS,
         observe=observe,
         access=access(brief),
         counting=_counting(brief, load_seconds),
         problems=brief.problems,
-        admin=_admin(brief.settings),
+        admin=_admin(settings),
+        more=jobs.routes(),
     )
+    return app, jobs
 
 
 def load_apology(brief: Brief, reason: str) -> ASGIApp:

@@ -13,7 +13,6 @@ import json
 import logging
 import re
 import secrets
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,7 +31,6 @@ MOST_KEYS: Final = 1000
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _SECRET_BYTES: Final = 32
 _FILE_BYTES: Final = 2**20
-_LOOK_SECONDS: Final = 0.5
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -173,14 +171,9 @@ class KeyRing:
         self._seen = self._signature()
         self._keys = read_keys(path)
         self._digests = [bytes.fromhex(key.sha256) for key in self._keys]
-        self._look_at = time.monotonic() + _LOOK_SECONDS
 
     def look(self) -> None:
-        """Read the file again if it has changed; asked often, it looks twice a second."""
-        now = time.monotonic()
-        if now < self._look_at:
-            return
-        self._look_at = now + _LOOK_SECONDS
+        """Read the file again if it has changed: all workers know a new key at once, and a revoked one."""
         signature = self._signature()
         if signature == self._seen:
             return

@@ -1,4 +1,4 @@
-"""`bin/api-keys`: make, list and take back API keys; a running service sees it within a second.
+"""`bin/api-keys`: make, list and take back API keys; a running service sees it at once.
 
 The standard library is enough here. A key is printed once, when it is made: the file keeps its digest.
 """
@@ -31,7 +31,7 @@ _DAYS: Final = re.compile(r"(\d{1,5})d")
 _UNFORESEEN: Final = 3
 _INTERRUPTED: Final = 130
 _EPILOG: Final = """\
-The file is that of ASR_API_KEYS, or of --file. A running service reads it again within a second.
+The file is that of ASR_API_KEYS, or of --file. A running service sees a change at once.
 
 exit codes:
   0    done

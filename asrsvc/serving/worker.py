@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from asrsvc.serving.compose import Loaded
+    from asrsvc.serving.jobs import Jobs
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         self._worn = False
         self._state = ServerState()
         self._connecting: set[asyncio.Task[Any]] = set()
+        self._jobs: Jobs | None = None
         self._install_signals()
         beat = asyncio.ensure_future(self._beat())
         try:
@@ -140,7 +142,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             loaded = await asyncio.wrap_future(_in_niced_thread(load, brief.settings.thread_count()))
             from asrsvc.serving import compose  # noqa: PLC0415 - as above
 
-            transcriber = await asyncio.to_thread(compose.assemble, brief.settings, loaded)
+            transcribers = await asyncio.to_thread(compose.assemble, brief.settings, loaded)
         except AsrError as error:
             self._cannot_load(error.message)
             return None
@@ -161,7 +163,9 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
                 "likeness": round(loaded.findings.likeness, 3),
             },
         )
-        app = await asyncio.to_thread(compose.load_app, brief, transcriber, self._observe, seconds)
+        app, self._jobs = await asyncio.to_thread(
+            compose.load_app, brief, transcribers, self._observe, seconds
+        )
         said = self._say_ready(Line("ready", cost=loaded.findings.cost, load_seconds=seconds))
         return app if said else None
 
@@ -208,8 +212,9 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             admit=router.admit,
             tickets=brief.clients,
         )
-        if brief.version:
+        if self._jobs is not None:
             self._places.start()
+            self._jobs.start()
         self._acceptor.start()
 
     def _hand_over(self, connection: socket.socket, state: dict[str, Any]) -> None:
@@ -287,6 +292,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             listener.close()
         if not stopping:
             self._places.stop()
+        if self._jobs is not None:
+            self._jobs.leave()
         say(self.brief.pipe, Line("draining"))
         # No deadline here: the master has one, and ends what is left then.
         while not self._is_done(stopping=stopping):  # noqa: ASYNC110 - it depends on other processes too
@@ -298,6 +305,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         if self._acceptor.visitors or self._connecting or self._places.in_hand:
             return False
         if self._state.connections or self._state.tasks:
+            return False
+        if self._jobs is not None and not self._jobs.idle:
             return False
         return not stopping or not any(len(lane) for lane in self.brief.lanes.values())
 

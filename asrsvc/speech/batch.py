@@ -1,19 +1,23 @@
 """Gathers the spans of all requests of a worker and runs the engine on a thread of its own.
 
 Spans wait in one line, first come, first served, and a request has one span in it at a time: so the
-spans of a long recording take turns with those of short ones.
+spans of a long recording take turns with those of short ones. A span for which nobody waits goes behind
+those that come within a few seconds after it: it has what is left of the engine, and a turn now and then
+where nothing is left.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
+import math
 import queue
 import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from asrsvc.errors import AsrError, InferenceFailed, NotReady
 from asrsvc.speech.engine import Engine
@@ -24,6 +28,8 @@ log = logging.getLogger(__name__)
 # Spans that differ in length by more than this share are not padded to one length: the padding
 # would cost more than a run of their own.
 _LENGTH_RATIO: Final = 0.8
+# A span for which nobody waits lets those go first that come within so many seconds after it.
+_BACKGROUND_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +42,41 @@ class Inference:
     """time of the run that the span was part of"""
 
 
+class Line(Protocol):
+    """What a request puts its spans into."""
+
+    def infer(self, features: FloatArray, language: str, *, use_itn: bool, timeout: float) -> Inference:
+        """Run one span and wait for it; see `Batcher.infer`."""
+
+
 @dataclass(slots=True)
 class _Job:
     features: FloatArray
     language: str
     use_itn: bool
+    background: bool
     future: Future[Inference] = field(default_factory=Future)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Entry:
+    """A span's place in the line; the smallest is the first."""
+
+    due: float
+    """time.monotonic() when it came, and later for one that lets others go first"""
+    number: int
+    job: _Job | None = field(compare=False)
+    """None: the line is closed"""
+
+
+class _Background:
+    """The line as one sees it who is in no hurry."""
+
+    def __init__(self, batcher: Batcher) -> None:
+        self._batcher = batcher
+
+    def infer(self, features: FloatArray, language: str, *, use_itn: bool, timeout: float) -> Inference:
+        return self._batcher.infer(features, language, use_itn=use_itn, timeout=timeout, background=True)
 
 
 class Batcher:
@@ -57,12 +92,25 @@ class Batcher:
         """
         self._engine = engine
         self._batch_size = batch_size
-        self._queue: queue.Queue[_Job | None] = queue.Queue(queue_limit)
+        self._queue: queue.PriorityQueue[_Entry] = queue.PriorityQueue(queue_limit)
+        self._numbers = itertools.count()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="asr-engine", daemon=True)
         self._thread.start()
 
-    def infer(self, features: FloatArray, language: str, *, use_itn: bool, timeout: float) -> Inference:
+    def in_background(self) -> Line:
+        """The same line for spans that nobody waits for: see the module."""
+        return _Background(self)
+
+    def infer(
+        self,
+        features: FloatArray,
+        language: str,
+        *,
+        use_itn: bool,
+        timeout: float,
+        background: bool = False,
+    ) -> Inference:
         """Run one span and wait for it; call it from a request's own thread.
 
         Args:
@@ -70,15 +118,18 @@ class Batcher:
             language: a name of `engine.LANGUAGE_QUERIES`.
             use_itn: punctuation and digits, or plain words.
             timeout: seconds to wait, at most.
+            background: whether it lets others go first.
 
         Raises:
             InferenceFailed: the engine failed on this span.
             NotReady: the line is full, the wait took too long, or the batcher is closed.
         """
-        job = _Job(features, language, use_itn)
-        deadline = time.monotonic() + timeout
+        job = _Job(features, language, use_itn, background)
+        now = time.monotonic()
+        deadline = now + timeout
+        due = now + _BACKGROUND_SECONDS if background else now
         try:
-            self._queue.put(job, timeout=timeout)
+            self._queue.put(_Entry(due, next(self._numbers), job), timeout=timeout)
             if self._ended.is_set():
                 self._refuse_rest()
             return job.future.result(timeout=max(0.0, deadline - time.monotonic()))
@@ -96,7 +147,7 @@ class Batcher:
             return
         deadline = time.monotonic() + timeout
         with contextlib.suppress(queue.Full):  # the thread is a daemon: it does not hold up the exit
-            self._queue.put(None, timeout=timeout)
+            self._queue.put(_Entry(math.inf, next(self._numbers), None), timeout=timeout)
             self._thread.join(max(0.0, deadline - time.monotonic()))
 
     def _loop(self) -> None:
@@ -110,7 +161,7 @@ class Batcher:
     def _refuse_rest(self) -> None:
         with contextlib.suppress(queue.Empty):
             while True:
-                job = self._queue.get_nowait()
+                job = self._queue.get_nowait().job
                 if job is not None and job.future.set_running_or_notify_cancel():
                     job.future.set_exception(NotReady("the engine's line is closed"))
 
@@ -118,20 +169,20 @@ class Batcher:
         held: _Job | None = None
         closing = False
         while not closing or held:
-            job = held or self._queue.get()
+            job = held or self._queue.get().job
             held = None
             if job is None:
                 return
             batch = [job]
             while len(batch) < self._batch_size:
                 try:
-                    candidate = self._queue.get_nowait()
+                    candidate = self._queue.get_nowait().job
                 except queue.Empty:
                     break
                 if candidate is None:
                     closing = True
                     break
-                if not _similar(job.features, candidate.features):
+                if not _similar(job, candidate):
                     held = candidate
                     break
                 batch.append(candidate)
@@ -168,6 +219,7 @@ class Batcher:
             job.future.set_result(Inference(logits, seconds))
 
 
-def _similar(one: FloatArray, other: FloatArray) -> bool:
-    short, long = sorted((len(one), len(other)))
-    return short >= _LENGTH_RATIO * long
+def _similar(one: _Job, other: _Job) -> bool:
+    """Whether two spans may share a run; one that is waited for is not made to wait for the other kind."""
+    short, long = sorted((len(one.features), len(other.features)))
+    return one.background == other.background and short >= _LENGTH_RATIO * long

@@ -137,10 +137,17 @@ class Recording:
     def _by_ffmpeg(self) -> Iterator[tuple[int, FloatArray]]:
         cpu = _CPU_SECONDS_BASE + _CPU_SECONDS_PER_SECOND * self._limits.max_seconds
         for rate, block in self._helpers.decode(
-            self._descriptor, max_rate=MAX_RATE, max_channels=MAX_CHANNELS, cpu_seconds=cpu
+            self._descriptor,
+            max_rate=MAX_RATE,
+            max_channels=MAX_CHANNELS,
+            cpu_seconds=cpu,
+            declared=self._note_declared,
         ):
             _check_format(rate, 1)
             yield rate, block
+
+    def _note_declared(self, seconds: float) -> None:
+        self.declared_seconds = seconds
 
     def _by_sndfile(self, file: soundfile.SoundFile) -> Iterator[tuple[int, FloatArray]]:
         rate, channels, declared = file.samplerate, file.channels, file.frames

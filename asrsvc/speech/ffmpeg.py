@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import numpy as np
@@ -142,7 +142,13 @@ class HelperPool:
             return [helper.pid for helper in self._idle]
 
     def decode(
-        self, descriptor: int, *, max_rate: int, max_channels: int, cpu_seconds: float
+        self,
+        descriptor: int,
+        *,
+        max_rate: int,
+        max_channels: int,
+        cpu_seconds: float,
+        declared: Callable[[float], None] = lambda _seconds: None,
     ) -> Iterator[tuple[int, FloatArray]]:
         """Decode a file: mono blocks, shape (n,), float32, each with its sample rate in Hz.
 
@@ -151,6 +157,7 @@ class HelperPool:
             max_rate: Hz; a higher rate is refused.
             max_channels: more are refused.
             cpu_seconds: CPU time for the whole file.
+            declared: told the length in seconds that the file declares or FFmpeg estimates, if there is one.
 
         Raises:
             BadAudio: the file cannot be decoded, or it crashed or hung the decoder.
@@ -171,6 +178,8 @@ class HelperPool:
                     return
                 if kind == b"R":
                     rate = json.loads(payload)
+                elif kind == b"D":
+                    declared(json.loads(payload))
                 else:
                     yield rate, np.frombuffer(payload, dtype=np.float32)
         except TimeoutError:

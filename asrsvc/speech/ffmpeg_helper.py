@@ -5,7 +5,8 @@ file's own rate. Its memory, CPU time and files are limited, so that a file that
 bloats a decoder ends this process and nothing else. It ignores SIGTERM and SIGINT, which a process
 group may get while its worker still finishes requests, and leaves when the socket closes.
 
-Its messages are `R` the sample rate (JSON), `B` a block of samples (float32), `E` the end and `X` an
+Its messages are `D` the length that the file declares in seconds (JSON; not every file does), `R` the
+sample rate (JSON), `B` a block of samples (float32), `E` the end and `X` an
 error (JSON: sentence and code); `MESSAGE` is the head of each.
 """
 
@@ -85,8 +86,9 @@ def mono(frame: av.AudioFrame) -> Samples:
     return mixed
 
 
-def decode(file: io.RawIOBase, max_rate: int, max_channels: int) -> Iterator[int | Samples]:
-    """Decode the first audio stream: the sample rate, then blocks of about ten seconds.
+def decode(file: io.RawIOBase, max_rate: int, max_channels: int) -> Iterator[float | int | Samples]:
+    """Decode the first audio stream: its length in seconds as a float where one is declared or estimated,
+    the sample rate as an int, then blocks of about ten seconds.
 
     Raises:
         _Refused: no known container, no audio in it, damaged, or beyond the limits.
@@ -100,6 +102,8 @@ def decode(file: io.RawIOBase, max_rate: int, max_channels: int) -> Iterator[int
         raise _Refused("it is in no audio or video format that is known here, or it is cut off") from error
     with container:
         stream = _audio_stream(container)
+        if container.duration is not None and container.duration > 0:
+            yield container.duration / av.time_base
         rate = 0
         position = 0  # samples given out or waiting in `parts`
         parts: list[Samples] = []
@@ -232,6 +236,8 @@ def _serve_one(connection: socket.socket, descriptor: int, request: dict[str, An
             for item in decode(file, request["max_rate"], request["max_channels"]):
                 if isinstance(item, int):
                     _send(connection, b"R", json.dumps(item).encode())
+                elif isinstance(item, float):
+                    _send(connection, b"D", json.dumps(item).encode())
                 else:
                     _send(connection, b"B", item.tobytes())
     except _Refused as refusal:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from asrsvc.errors import Cancelled
-from asrsvc.speech.batch import Batcher
+from asrsvc.speech.batch import Line
 from asrsvc.speech.decode import Limits, Recording
 from asrsvc.speech.features import MIN_SAMPLES
 from asrsvc.speech.ffmpeg import HelperPool
@@ -19,7 +19,7 @@ from asrsvc.speech.model import Model
 from asrsvc.speech.segment import Segmenter
 from asrsvc.speech.silences import silences
 from asrsvc.speech.text import NO_SPEECH, Reading, read
-from asrsvc.speech.types import SAMPLE_RATE, FloatArray, Language, Segment, Span, Transcript
+from asrsvc.speech.types import SAMPLE_RATE, FloatArray, Language, Segment, Span, Transcript, Waveform
 from asrsvc.speech.words import edges, words
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,8 @@ class Progress:
     """time spent in the engine"""
     spans: int = 0
     """spans recognised so far"""
+    reached: int = 0
+    """samples at 16 kHz from the start of the recording up to which all is recognised"""
     declared_seconds: float | None = None
     """length of the recording by its own header, which may be wrong; None: unknown"""
 
@@ -69,7 +71,7 @@ class Transcriber:
         segmenter: Segmenter,
         helpers: HelperPool,
         limits: Limits,
-        batcher: Batcher,
+        batcher: Line,
         queue_timeout: float,
     ) -> None:
         """Put the parts together.
@@ -95,7 +97,9 @@ class Transcriber:
         options: Options,
         progress: Progress | None = None,
         cancelled: threading.Event | None = None,
-    ) -> Iterator[Segment]:
+        *,
+        resume_at: int = 0,
+    ) -> Generator[Segment, None, None]:
         """Transcribe a file span by span, in order of time.
 
         Args:
@@ -103,6 +107,8 @@ class Transcriber:
             options: of the request.
             progress: kept up to date while the work goes on.
             cancelled: set by another thread to drop the rest.
+            resume_at: the `reached` of an earlier run over the same file: what lies before is cut as it
+                was then, and not recognised again.
 
         Raises:
             BadAudio: the file cannot be decoded.
@@ -115,7 +121,8 @@ class Transcriber:
         recording = Recording(descriptor, self._limits, self._helpers)
         with contextlib.closing(_followed(recording, progress, cancelled)) as blocks:
             spans = self._segmenter.spans(blocks, self.model.max_span_seconds)
-            yield from self._read(spans, options, progress, cancelled)
+            progress.reached = resume_at
+            yield from self._read(_after(spans, resume_at), options, progress, cancelled)
 
     def _read(
         self,
@@ -134,6 +141,7 @@ class Transcriber:
             if span is None:
                 return
             segment = self._recognise(span, options, progress)
+            progress.reached = span.waveform.end
             if segment.text or segment.events:
                 yield segment
             if time.monotonic() - reported > _PROGRESS_EVERY_SECONDS:
@@ -221,6 +229,24 @@ def _followed(
         yield block
         if cancelled is not None and cancelled.is_set():
             raise Cancelled("the client has gone")
+
+
+def _after(spans: Iterator[Span], sample: int) -> Iterator[Span]:
+    """The spans behind a sample up to which all is done; one that it divides loses what lies before.
+
+    The same model cuts a recording in the same places; one of longer spans may cut in others.
+    """
+    for span in spans:
+        sound = span.waveform
+        if sound.end <= sample:
+            continue
+        if sound.offset < sample:
+            if span.end <= sample:
+                continue
+            rest = Waveform(sound.samples[sample - sound.offset :], sample)
+            yield Span(rest, max(span.start, sample), span.end)
+        else:
+            yield span
 
 
 def whole(segments: tuple[Segment, ...], seconds: float) -> Transcript:

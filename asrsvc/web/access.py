@@ -110,7 +110,10 @@ class Access:
 
     def problems(self) -> tuple[str, ...]:
         """What is not as it should be."""
-        return (self.keys.problem,) if self.keys is not None and self.keys.problem else ()
+        if self.keys is None:
+            return ()
+        self.keys.look()
+        return (self.keys.problem,) if self.keys.problem else ()
 
     def identify(self, asked: Asked) -> tuple[Client, Allowance]:
         """Who asks, and what is allowed to them; to be asked at any time, since it counts nothing.

@@ -6,7 +6,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -77,6 +77,7 @@ def create_app(
     counting: Counting,
     problems: tuple[str, ...] = (),
     admin: Admin | None = None,
+    more: Sequence[Route] = (),
 ) -> ASGIApp:
     """Build the application of one worker.
 
@@ -94,19 +95,16 @@ def create_app(
         counting: what `/metrics` answers.
         problems: what is not as it should be though the service serves, for `/health`.
         admin: the operator's endpoints, if there are any.
+        more: routes.
     """
-    limits = UploadLimits(
-        bytes=settings.max_upload_mb * 2**20,
-        seconds=settings.body_timeout,
-        idle_seconds=settings.body_idle_timeout,
-        spool_dir=settings.spool_dir,
-    )
+    limits = upload_limits(settings)
     desk = Desk(transcriber, limits=limits, threads=threads, queue_timeout=settings.queue_timeout)
     ready = health(transcriber.model.version, problems, access.problems)
     app = Starlette(
         routes=[
             Route("/api/transcribe", Transcriptions(desk).transcribe, methods=["POST"]),
             *OpenAi(desk, card, settings.model_aliases).routes(),
+            *more,
             Route("/health/live", live, methods=["GET"]),
             Route("/health/ready", ready, methods=["GET"]),
             Route("/health", ready, methods=["GET"]),
@@ -127,6 +125,16 @@ def create_app(
         observe,
         counting.meter,
         RouteNames(app.routes),
+    )
+
+
+def upload_limits(settings: Settings) -> UploadLimits:
+    """What a request body may be at most."""
+    return UploadLimits(
+        bytes=settings.max_upload_mb * 2**20,
+        seconds=settings.body_timeout,
+        idle_seconds=settings.body_idle_timeout,
+        spool_dir=settings.spool_dir,
     )
 
 

@@ -25,7 +25,7 @@ CLIENT_GONE: Final = 499
 _END: Final = b"data: [DONE]\n\n"
 _ALIVE: Final = b": alive\n\n"
 # Some clients take these for the end of a line (Python's str.splitlines).
-_NO_LINE_ENDS: Final = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
+NO_LINE_ENDS: Final = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 
 Event: TypeAlias = Mapping[str, Any] | None
 """what is sent as JSON; None: a comment, so that nobody on the way takes the connection for dead"""
@@ -124,4 +124,4 @@ def _encoded(event: Event) -> bytes:
     if event is None:
         return _ALIVE
     text = json.dumps(event, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return f"data: {text.translate(_NO_LINE_ENDS)}\n\n".encode()
+    return f"data: {text.translate(NO_LINE_ENDS)}\n\n".encode()

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -123,6 +124,7 @@ async def read_form(
     limits: UploadLimits,
     fields: frozenset[str],
     *,
+    open_file: Callable[[], int] | None = None,
     lists: frozenset[str] = frozenset(),
     most_bytes: Mapping[str, int] | None = None,
 ) -> Form:
@@ -133,6 +135,7 @@ async def read_form(
         receive: the ASGI callable.
         limits: of the body.
         fields: names of the text fields that may come beside `file`.
+        open_file: gives the descriptor of what the file is written to; else it is a file without a name.
         lists: names of those that may come several times, as `name` or `name[]`.
         most_bytes: size of a field by its name, where it may be larger than others.
 
@@ -142,9 +145,11 @@ async def read_form(
     """
     boundary = check_head(headers, limits.bytes)
     length = declared_length(headers)
-    in_memory = length is not None and length <= _MEMORY_BYTES
+    in_memory = open_file is None and length is not None and length <= _MEMORY_BYTES
+    if open_file is None:
+        open_file = _memory_file if in_memory else partial(_spool_file, limits.spool_dir)
     form = Form()
-    reader = _Reader(form, fields, limits, in_memory=in_memory)
+    reader = _Reader(form, fields, open_file)
     reader.lists, reader.most_bytes = lists, most_bytes or {}
     try:
         parser = MultipartParser(boundary, reader.callbacks())
@@ -203,16 +208,24 @@ def _too_large(limit: int, found: str) -> TooLarge:
     )
 
 
+def _memory_file() -> int:
+    return os.memfd_create("upload")
+
+
+def _spool_file(folder: Path) -> int:
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return os.dup(file.fileno())
+
+
 class _Reader:
     """Takes the parser's events; what belongs to the file waits in `pending` until `flush`."""
 
-    def __init__(self, form: Form, fields: frozenset[str], limits: UploadLimits, *, in_memory: bool) -> None:
+    def __init__(self, form: Form, fields: frozenset[str], open_file: Callable[[], int]) -> None:
         self.pending: list[bytes] = []
         self.ended = False
         self._form = form
         self._fields = fields
-        self._limits = limits
-        self._in_memory = in_memory
+        self._open_file = open_file
         self.lists: frozenset[str] = frozenset()
         self.most_bytes: Mapping[str, int] = {}
         self._header_name = b""
@@ -264,7 +277,7 @@ class _Reader:
         if name == "file":
             if self._form.descriptor is not None:
                 raise BadRequest("field file is given twice; one file is right", param="file")
-            self._form.descriptor = self._open()
+            self._form.descriptor = self._open_file()
         elif self._name in self.lists:
             if len(self._form.lists.get(self._name, ())) == _MOST_VALUES:
                 raise BadRequest(
@@ -279,12 +292,6 @@ class _Reader:
             )
         elif name in self._form.fields:
             raise BadRequest(f"field {name} is given twice", param=name)
-
-    def _open(self) -> int:
-        if self._in_memory:
-            return os.memfd_create("upload")
-        with tempfile.TemporaryFile(dir=self._limits.spool_dir) as file:
-            return os.dup(file.fileno())
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._name == "file":

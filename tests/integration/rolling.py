@@ -356,6 +356,7 @@ http {{
       proxy_pass http://asr;
       proxy_http_version 1.1;
       proxy_set_header Connection "";
+      proxy_set_header Host $http_host;
       proxy_next_upstream off;
       proxy_read_timeout 120s;
     }}

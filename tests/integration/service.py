@@ -69,6 +69,7 @@ class Service:
             "ASR_BIND": f"127.0.0.1:{self.port}",
             "ASR_STORE": str(folder / "store"),
             "ASR_RUNTIME_DIR": str(folder / "run"),
+            "ASR_STATE_DIR": str(folder / "state"),
             "ASR_SPOOL_DIR": str(self.spool),
             "ASR_LOG_FORMAT": "json",
             **settings,

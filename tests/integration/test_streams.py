@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,13 @@ import httpx
 import pytest
 from inspection import Inspection, check_error
 from rolling import operated
-from service import CLIPS, Service, manifest, wait_for
+from service import CLIPS, Service, wait_for
 from streams import joined, spoken, streaming, texts
 
 LONG = 150
 """clips: about ten minutes"""
+TRIES = 5
+"""to see a stream in the middle, on a machine that is busy with something else"""
 
 
 def plain(service: Service, content: bytes, **fields: str) -> dict[str, Any]:
@@ -86,27 +88,28 @@ def test_openai_s_stream_joins_to_the_text(service: Service) -> None:
     assert all(event["words"] for event in segments)
 
 
+def ended(service: Service, request_id: str) -> bool:
+    return any(line.get("request_id") == request_id for line in service.log_lines())
+
+
 def test_the_first_words_of_ten_minutes_come_when_a_twentieth_has_been_heard(service: Service) -> None:
     """By the sound that was decoded, not by a clock: that would tell how busy this machine is."""
-    began = time.monotonic()
-    first = 0.0
-    heard = 0.0
-    with streaming(service, joined(LONG)) as (_head, found):
-        for event in found:
-            assert isinstance(event, dict)
-            if event["type"] == "progress" and not first:
+    for _ in range(TRIES):
+        heard = 0.0
+        with streaming(service, joined(LONG)) as (head, found):
+            for event in found:
+                assert isinstance(event, dict)
+                if event["type"] == "segment":
+                    break
                 heard = event["audio_seconds"]
-            if event["type"] == "segment" and not first:
-                first = time.monotonic() - began
-            if event["type"] == "done":
-                duration = event["duration"]
-                total = time.monotonic() - began
-                break
-    assert duration > 540
-    assert first
-    assert heard <= duration * 0.05
-    # Far from what is reached (2 %): a stream that came at the end would be at 100 %.
-    assert first < total * 0.5
+            at_work = not ended(service, head.headers["x-request-id"])
+            *_told, done, _end = found
+        assert isinstance(done, dict)
+        assert done["duration"] > 540
+        assert heard <= done["duration"] * 0.05
+        if at_work:
+            return
+    pytest.fail(f"each of {TRIES} streams had ended before this process read its first words")
 
 
 @pytest.mark.parametrize("path", ["/api/transcribe", "/v1/audio/transcriptions"])
@@ -136,33 +139,53 @@ def test_what_fails_in_the_middle_is_the_last_event(service: Service, path: str)
 def test_a_client_that_leaves_stops_the_work(service: Service) -> None:
     inspection = Inspection(service)
     whole = plain(service, joined(LONG))
-    with streaming(service, joined(LONG)) as (head, found):
-        while next(found)["type"] != "segment":  # type: ignore[index]
-            pass
-    line = inspection.access_line(head.headers["x-request-id"])
-    assert (line["status"], line["error"]) == (499, "client_gone")
-    assert line["audio_seconds"] < whole["duration"]
-    assert line["spans"] < LONG
-    inspection.check()
+    for _ in range(TRIES):
+        with streaming(service, joined(LONG)) as (head, found):
+            first_segment(found)
+        line = inspection.access_line(head.headers["x-request-id"])
+        inspection.check()
+        if line["status"] == 200:
+            continue  # it had ended before this process could leave
+        assert (line["status"], line["error"]) == (499, "client_gone")
+        assert line["audio_seconds"] < whole["duration"]
+        assert line["spans"] < LONG
+        return
+    pytest.fail(f"each of {TRIES} streams had ended before its client left")
 
 
 def test_a_roll_does_not_cut_a_stream(tmp_path: Path) -> None:
-    with operated(tmp_path) as service:
-        before = service.good
-        service.wait_whole(before)
-        with streaming(service, joined(LONG)) as (head, found):
-            assert head.headers["x-model-version"] == before.id
-            while next(found)["type"] != "segment":  # type: ignore[index]
-                pass
-            roll = service.roll_to(service.other)  # nothing is read meanwhile: what is sent waits
-            assert roll.result == "succeeded"
-            *_told, done, end = found
-        assert end == "[DONE]"
-        assert isinstance(done, dict)
-        assert (done["type"], done["model_version"]) == ("done", before.id)
-        # The model mishears none of its own clips, wherever they stand.
-        assert done["text"].count(manifest()[0]["withitn"]) == LONG // len(spoken())
-        assert service.status.counters.lost_requests == 0
+    with operated(tmp_path, ASR_WORKERS="1") as service:
+        versions = (service.good, service.other)
+        service.wait_whole(versions[0])
+        for number in range(TRIES):
+            serving, next_one = versions[number % 2], versions[1 - number % 2]
+            with streaming(service, joined(3 * LONG)) as (head, found):
+                assert head.headers["x-model-version"] == serving.id
+                first_segment(found)
+                before = service.wish(next_one)
+                service.wait_status(
+                    "a worker that leaves", lambda now: any(w.state == "draining" for w in now.workers)
+                )
+                at_work = not ended(service, head.headers["x-request-id"])
+                *_told, done, end = found
+            assert end == "[DONE]"
+            assert isinstance(done, dict)
+            assert (done["type"], done["model_version"]) == ("done", serving.id)
+            assert len(done["text"]) > 3000
+            assert service.end_of_roll(before).result == "succeeded"
+            assert service.status.counters.lost_requests == 0
+            if at_work:
+                return
+            service.wait_whole(next_one)
+    pytest.fail(f"each of {TRIES} streams had ended before its worker was told to leave")
+
+
+def first_segment(found: Iterator[dict[str, Any] | str]) -> None:
+    """Read to the first one."""
+    for event in found:
+        assert isinstance(event, dict)
+        if event["type"] == "segment":
+            return
 
 
 def test_a_stream_holds_its_place_until_it_ends(service: Service) -> None:

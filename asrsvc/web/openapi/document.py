@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from asrsvc import __version__
 from asrsvc.web import pages
-from asrsvc.web.openapi import operating, transcribing
+from asrsvc.web.openapi import operating, transcribing, working
 from asrsvc.web.openapi.operations import KEY, Operation
 from asrsvc.web.openapi.schemas import Schema, Schemas
 
@@ -26,6 +26,7 @@ says in `Retry-After` when the same request may succeed.
 _GROUPS: Final = {
     transcribing.GROUP: "A recording in, its text out.",
     transcribing.OPENAI: "For applications that were written for OpenAI's transcription API.",
+    working.GROUP: "For recordings so long that nobody waits for them.",
     operating.HEALTH: "For load balancers and people who are on call.",
     operating.ADMIN: "At the ops listener, or with the admin's token.",
 }
@@ -92,7 +93,7 @@ def document() -> dict[str, Any]:
         "security": [{}, {KEY: []}],
         "paths": paths,
         "components": {
-            "schemas": {**schemas.found, "Error": _ERROR, "Health": operating.health()},
+            "schemas": {**schemas.found, "Error": _ERROR, "Health": operating.health(), "Job": working.job()},
             "headers": _HEADERS,
             "securitySchemes": {
                 KEY: {
@@ -107,7 +108,7 @@ def document() -> dict[str, Any]:
 
 def described(schemas: Schemas) -> list[Operation]:
     """Every operation, in the order in which people read them."""
-    return [*transcribing.operations(schemas), *operating.operations()]
+    return [*transcribing.operations(schemas), *working.operations(schemas), *operating.operations()]
 
 
 def _path(route: str) -> str:

@@ -1,0 +1,91 @@
+"""Jobs and segments as the table holds them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import asdict, astuple, fields
+from typing import Any, Final
+
+from asrsvc.jobs.types import Job, JobError
+from asrsvc.speech.transcribe import Options
+from asrsvc.speech.types import Segment, Token, Word
+
+VIEW: Final = """
+CREATE TEMP VIEW seen AS SELECT
+  id, number, client, state, options, created, started, ended, reached, duration, version, error,
+  (SELECT count(*) FROM segments WHERE job = jobs.number) AS segments,
+  (SELECT json_group_array(version) FROM (
+    SELECT version FROM segments WHERE job = jobs.number GROUP BY version ORDER BY min(number)
+  )) AS versions
+FROM jobs WHERE state != 'receiving'
+"""
+"""a view of each connection's own, whose rows `job_of` reads"""
+
+
+def job_of(row: Sequence[Any]) -> Job:
+    """A job from its row in the view `seen`."""
+    id_, number, client, state, options, created, started, ended, reached, duration, *rest = row
+    version, error, count, versions = rest
+    return Job(
+        id=id_,
+        number=number,
+        client=client,
+        state=state,
+        options=options_of(options),
+        created=created,
+        started=started,
+        ended=ended,
+        reached=reached,
+        duration=duration,
+        segments=count,
+        version=version,
+        versions=tuple(json.loads(versions)),
+        error=JobError(**json.loads(error)) if error is not None else None,
+    )
+
+
+def job_in(table: sqlite3.Connection, job: str) -> Job:
+    """A job that is in the table."""
+    return job_of(table.execute("SELECT * FROM seen WHERE id = ?", (job,)).fetchone())
+
+
+def options_text(options: Options) -> str:
+    """As `options_of` reads it."""
+    return json.dumps({"language": options.language, "use_itn": options.use_itn})
+
+
+def options_of(text: str) -> Options:
+    """What the job's request chose; all is kept, since a result's form is chosen later."""
+    found = json.loads(text)
+    return Options(
+        language=found.get("language", "auto"),
+        use_itn=bool(found.get("use_itn", True)),
+        words=True,
+        tokens=True,
+    )
+
+
+def error_text(error: JobError) -> str:
+    """As `job_of` reads it."""
+    return json.dumps(asdict(error), ensure_ascii=False)
+
+
+def segment_text(segment: Segment) -> str:
+    """A segment with its words and tokens, as JSON."""
+    content = asdict(segment)
+    content["tokens"] = [astuple(token) for token in segment.tokens]  # many: without the names
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+
+
+def segment_of(text: str) -> Segment:
+    """A segment from `segment_text`; keys of newer code are left out."""
+    found = json.loads(text)
+    known = {field.name: found[field.name] for field in fields(Segment) if field.name in found}
+    known["events"] = tuple(found["events"])
+    known["words"] = tuple(
+        Word(**{field.name: word[field.name] for field in fields(Word)}) for word in found["words"]
+    )
+    known["tokens"] = tuple(Token(*token) for token in found.get("tokens", ()))
+    return Segment(**known)

@@ -1,0 +1,87 @@
+"""A worker's part in the jobs: it takes them, tells of them, and works on them beside its requests."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.routing import Route
+
+from asrsvc.errors import StatusError
+from asrsvc.jobs.runner import Observe, Runner
+from asrsvc.jobs.storage import Storage
+from asrsvc.jobs.store import JobStore
+from asrsvc.jobs.types import Limits
+from asrsvc.serving import status
+from asrsvc.settings import Settings
+from asrsvc.speech.transcribe import Transcriber
+from asrsvc.web.jobs import JobDesk
+from asrsvc.web.upload import UploadLimits
+
+PATIENCE_SECONDS: Final = 1800.0
+"""that a job's span waits for the engine, at most; then another worker may try"""
+
+
+class Jobs:
+    """The jobs, as one worker sees them."""
+
+    def __init__(
+        self, settings: Settings, transcriber: Transcriber, uploads: UploadLimits, observe: Observe
+    ) -> None:
+        """Put the parts together; `start` begins.
+
+        Args:
+            settings: in force.
+            transcriber: lets requests go first.
+            uploads: limits of request bodies.
+            observe: told of each job that has ended here.
+        """
+        self._status = settings.runtime_dir / status.FILE_NAME
+        self._version = transcriber.model.version
+        keep_seconds = settings.jobs_keep_seconds
+        limits = Limits(
+            running=settings.running_jobs(),
+            kept=settings.jobs_kept,
+            kept_of_client=settings.jobs_per_client,
+            bytes=settings.jobs_disk_mb * 2**20,
+            keep_seconds=keep_seconds,
+            deaths=settings.jobs_attempts,
+        )
+        # Two connections to one table: who asks does not wait while the other one's disk is slow.
+        to_work, to_ask = (Storage.at(settings.state_dir, limits) for _ in range(2))
+        self._runner = Runner(
+            to_work, transcriber, most=most_here(settings), may_begin=self._may_begin, observe=observe
+        )
+        self._desk = JobDesk(
+            JobStore(to_ask), limits=uploads, keep_seconds=keep_seconds, wake=self._runner.wake
+        )
+
+    def routes(self) -> list[Route]:
+        """What is served of them."""
+        return self._desk.routes()
+
+    def start(self) -> None:
+        """Begin to work on jobs, in the running loop."""
+        self._runner.start()
+
+    def leave(self) -> None:
+        """Give up what is in hand at its next span, for another worker; end the streams of events."""
+        self._runner.leave()
+        self._desk.leave()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in hand and, after `leave`, nothing will be."""
+        return self._runner.idle
+
+    def _may_begin(self) -> bool:
+        """A version that is still being watched must prove itself on requests: a job's result is kept."""
+        try:
+            found = status.read(self._status).version
+        except StatusError:
+            return True
+        return found in (None, self._version)
+
+
+def most_here(settings: Settings) -> int:
+    """Jobs that one worker works on at the same time, at most: its share, rounded up."""
+    return -(-settings.running_jobs() // settings.worker_count())

@@ -1,0 +1,405 @@
+"""Jobs over HTTP: what comes back, what is refused, and who goes first."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+from job_client import JobClient, ends
+from recordings import RATE, write_recording
+from rolling import Operated, operated
+from service import CLIPS, Service, manifest, running, wait_for
+
+MINUTES = 4.0
+LIMIT = 4
+KEEP_SECONDS = 4
+"""until a job of the narrow service expires"""
+NOBODYS = "0" * 32
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A recording that a worker has to do with for a while."""
+    path = tmp_path_factory.mktemp("long") / "long.flac"
+    write_recording(path, MINUTES, seed=1)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that has little room, one worker, and a short memory."""
+    with running(
+        tmp_path_factory.mktemp("narrow"),
+        ASR_WORKERS="1",
+        ASR_THREADS="1",
+        ASR_JOBS_PER_CLIENT=str(LIMIT),
+        ASR_JOBS_KEEP_SECONDS=str(KEEP_SECONDS),
+        ASR_JOBS_DISK_MB="16",
+        ASR_MAX_UPLOAD_MB="12",
+        ASR_MAX_AUDIO_SECONDS="600",
+    ) as started:
+        yield started
+
+
+def clip(name: str) -> bytes:
+    return (CLIPS / name).read_bytes()
+
+
+def silence(seconds: float) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.zeros(round(seconds * RATE), np.int16), RATE, format="FLAC")
+    return buffer.getvalue()
+
+
+def clear(service: Service) -> None:
+    """Remove all jobs."""
+    jobs = JobClient(service)
+    while found := jobs.all():
+        for job in found:
+            assert jobs.delete(job["id"]).status_code in {200, 204}
+
+
+def code(answer: Any) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+def test_a_job_gives_what_a_request_gives_in_every_format(service: Service) -> None:
+    jobs = JobClient(service)
+    ids = {c["file"]: jobs.begin(clip(c["file"])) for c in manifest()}
+    for said in manifest():
+        job = ids[said["file"]]
+        body = jobs.wait_ended(job)
+        assert body["status"] == "succeeded", body
+        assert body["progress"]["duration"] == pytest.approx(said["seconds"], abs=0.01)
+        asked = service.transcribe("sound", clip(said["file"]), timestamps="word").json()
+        result = jobs.result(job, timestamps="word")
+        own = {"job": job, "model_versions": body["model_versions"], "request_id": result["request_id"]}
+        assert result == asked | own
+        assert jobs.get(f"/{job}/result", format="text").text == said["withitn"]
+        srt, vtt = (jobs.get(f"/{job}/result", format=form).text for form in ("srt", "vtt"))
+        assert vtt.startswith("WEBVTT\n")
+        for text in (srt, vtt):
+            assert ("-->" in text) == bool(said["withitn"])
+        verbose = jobs.result(job, format="verbose_json")
+        assert (verbose["text"], verbose["task"]) == (said["withitn"], "transcribe")
+        assert [s["text"] for s in verbose["segments"]] == [s["text"] for s in asked["segments"]]
+        assert [w["word"] for w in verbose["words"]] == [
+            w["word"] for s in asked["segments"] for w in s["words"]
+        ]
+    assert ends(service) == dict.fromkeys(ids.values(), 1)
+
+
+def test_language_and_itn_are_those_of_the_request(service: Service) -> None:
+    jobs = JobClient(service)
+    job = jobs.begin(clip("zh_1.flac"), language="zh", use_itn="false")
+    body = jobs.wait_ended(job)
+    assert (body["language"], body["use_itn"]) == ("zh", False)
+    said = next(c for c in manifest() if c["file"] == "zh_1.flac")
+    assert jobs.result(job)["text"] == said["woitn"]
+
+
+def test_the_events_of_a_job_come_as_it_goes_on_and_again_from_any_place(
+    service: Service, long: bytes
+) -> None:
+    jobs = JobClient(service)
+    job = jobs.begin(long)
+    seen = list(jobs.events(job))
+    segments = [data for name, _number, data in seen if name == "segment"]
+    assert [number for name, number, _ in seen if name == "segment"] == [
+        str(n) for n in range(1, len(segments) + 1)
+    ]
+    assert seen[-1][0] == "end"
+    assert seen[-1][2] == jobs.job(job)
+    stations = [data["audio_seconds"] for name, _, data in seen if name == "progress"]
+    assert stations == sorted(stations)
+    assert stations[-1] == jobs.job(job)["progress"]["duration"] > 60 * MINUTES - 10
+    running = [data for name, _, data in seen if name == "progress" and data["status"] == "running"]
+    assert {data["duration"] for data in running if data["segments"]} <= {stations[-1]}
+    result = jobs.result(job, timestamps="word")
+    assert [{**s, "model_version": result["model_version"]} for s in result["segments"]] == segments
+    for last in (0, 3, len(segments), len(segments) + 5):
+        rest = [data for name, _, data in jobs.events(job, last) if name == "segment"]
+        assert rest == segments[last:]
+
+
+def test_what_is_no_sound_fails_with_the_reason(service: Service) -> None:
+    jobs = JobClient(service)
+    job = jobs.begin(b"no sound at all" * 100)
+    body = jobs.wait_ended(job)
+    assert body["status"] == "failed"
+    assert body["error"]["code"] == "audio_undecodable"
+    refused = jobs.get(f"/{job}/result")
+    assert code(refused) == (409, "job_failed")
+    assert body["error"]["message"] in refused.json()["error"]["message"]
+    assert "Retry-After" not in refused.headers
+    (end,) = (data for name, _, data in jobs.events(job) if name == "end")
+    assert end == body
+
+
+def test_a_job_that_is_not_done_has_no_result_yet(narrow: Service, long: bytes) -> None:
+    clear(narrow)
+    jobs = JobClient(narrow)
+    first, second = jobs.begin(long), jobs.begin(clip("en_1.flac"))
+    for job in (second, first):
+        refused = jobs.get(f"/{job}/result")
+        assert code(refused) == (409, "job_not_finished")
+        assert refused.headers["Retry-After"]
+    assert jobs.wait_ended(second)["status"] == "succeeded"
+
+
+def test_a_running_job_is_cancelled_then_removed_then_unknown(narrow: Service, long: bytes) -> None:
+    clear(narrow)
+    jobs = JobClient(narrow)
+    before = ends(narrow)
+    job = jobs.begin(long)
+    wait_for("a job that runs", lambda: jobs.job(job)["status"] == "running", 20)
+    answer = jobs.delete(job)
+    assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
+    assert code(jobs.get(f"/{job}/result")) == (409, "job_cancelled")
+    assert [name for name, _, _ in jobs.events(job)][-1] == "end"
+    wait_for("its end", lambda: '"outcome": "lost"' in narrow.log(), 20)
+    assert jobs.job(job)["status"] == "cancelled"
+    assert not (narrow.folder / "state" / "jobs" / "uploads" / job).exists()
+    answer = jobs.delete(job)
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert code(jobs.delete(job)) == (404, "unknown_job")
+    assert code(jobs.get(f"/{job}")) == (404, "unknown_job")
+    assert ends(narrow) == before
+
+
+def test_a_waiting_job_is_cancelled_and_never_begun(narrow: Service, long: bytes) -> None:
+    clear(narrow)
+    jobs = JobClient(narrow)
+    first, waiting = jobs.begin(long), jobs.begin(clip("en_1.flac"))
+    assert jobs.delete(waiting).json()["status"] == "cancelled"
+    assert jobs.wait_ended(first)["status"] == "succeeded"
+    assert jobs.job(waiting)["started"] is None
+    assert waiting not in ends(narrow)
+
+
+def test_too_many_jobs_are_refused_until_one_is_removed(narrow: Service) -> None:
+    clear(narrow)
+    jobs = JobClient(narrow)
+    ids = [jobs.begin(clip("en_1.flac")) for _ in range(LIMIT)]
+    refused = jobs.submit(clip("en_1.flac"))
+    assert code(refused) == (429, "too_many_jobs")
+    assert refused.headers["Retry-After"]
+    assert str(LIMIT) in refused.json()["error"]["message"]
+    jobs.wait_ended(ids[0])
+    assert jobs.delete(ids[0]).status_code == 204
+    jobs.begin(clip("en_1.flac"))
+
+
+def test_uploads_over_a_limit_are_refused_and_leave_nothing(narrow: Service, long: bytes) -> None:
+    clear(narrow)
+    jobs = JobClient(narrow)
+    assert code(jobs.submit(bytes(13 * 2**20))) == (413, "upload_too_large")
+
+    def endless() -> Iterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        for _ in range(13):
+            yield bytes(2**20)
+
+    with narrow.client() as client:
+        answer = client.post(
+            "/api/jobs", content=endless(), headers={"Content-Type": "multipart/form-data; boundary=x"}
+        )
+    assert code(answer) == (413, "upload_too_large")
+    assert jobs.all() == []
+    first = jobs.begin(long)
+    refused = jobs.submit(bytes(12 * 2**20 - 1000))
+    assert code(refused) == (507, "no_space")
+    assert refused.headers["Retry-After"]
+    jobs.wait_ended(first)
+    assert [job["id"] for job in jobs.all()] == [first]
+    assert not any((narrow.folder / "state" / "jobs" / "uploads").iterdir())
+    too_long = jobs.begin(silence(601))
+    assert jobs.wait_ended(too_long)["error"]["code"] == "audio_too_long"
+
+
+def test_an_ended_job_expires(narrow: Service) -> None:
+    clear(narrow)
+    jobs = JobClient(narrow)
+    job = jobs.begin(clip("en_1.flac"))
+    jobs.wait_ended(job)
+    wait_for("its end", lambda: jobs.get(f"/{job}").status_code == 404, KEEP_SECONDS + 20)
+    refused = jobs.get(f"/{job}/result")
+    assert code(refused) == (404, "unknown_job")
+    assert f"{KEEP_SECONDS} s" in refused.json()["error"]["message"]
+    assert jobs.all() == []
+
+
+@pytest.mark.parametrize("tail", ["", "/events", "/result"])
+@pytest.mark.parametrize("job", [NOBODYS, "x", "%00", "a" * 300, "..%2f..%2fetc%2fpasswd"])
+def test_an_id_of_no_job_is_unknown(service: Service, job: str, tail: str) -> None:
+    answer = JobClient(service).get(f"/{job}{tail}")
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] in {"unknown_job", "not_found"}
+
+
+@pytest.mark.parametrize(
+    ("path", "param"),
+    [
+        ("?limit=0", "limit"),
+        ("?limit=101", "limit"),
+        ("?limit=many", "limit"),
+        ("?limit=1&limit=2", "limit"),
+        ("?limit=%F0%9D%9F%99", "limit"),
+        ("?before=-1", "before"),
+        ("?before=", "before"),
+        ("?page=2", "page"),
+        ("/{job}?full=1", "full"),
+        ("/{job}/result?format=docx", "format"),
+        ("/{job}/result?format=", "format"),
+        ("/{job}/result?format=srt&format=vtt", "format"),
+        ("/{job}/result?timestamps=syllable", "timestamps"),
+        ("/{job}/result?response_format=srt", "response_format"),
+    ],
+)
+def test_a_wrong_parameter_is_named(service: Service, path: str, param: str) -> None:
+    jobs = JobClient(service)
+    job = jobs.all()[-1]["id"] if "{job}" in path and jobs.all() else jobs.begin(clip("en_1.flac"))
+    with service.client() as client:
+        answer = client.get("/api/jobs" + path.format(job=job))
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize("last", ["x", "-1", "1e3", "9" * 30])
+def test_a_wrong_last_event_id_is_named(service: Service, last: str) -> None:
+    job = JobClient(service).begin(clip("en_1.flac"))
+    with service.client() as client:
+        answer = client.get(f"/api/jobs/{job}/events", headers={"Last-Event-ID": last})
+    assert code(answer) == (400, "invalid_value")
+    assert answer.json()["error"]["param"] == "Last-Event-ID"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"language": "xx"}, (400, "invalid_value")),
+        ({"use_itn": "perhaps"}, (400, "invalid_value")),
+        ({"timestamps": "word"}, (400, "unknown_field")),
+        ({"": "x"}, (400, "unknown_field")),
+    ],
+)
+def test_a_wrong_form_is_refused_and_makes_no_job(
+    service: Service, fields: dict[str, str], expected: tuple[int, str]
+) -> None:
+    jobs = JobClient(service)
+    before = len(jobs.all())
+    assert code(jobs.submit(clip("en_1.flac"), **fields)) == expected
+    with service.client() as client:
+        assert code(client.post("/api/jobs", data={"language": "zh"})) == (415, "unsupported_media_type")
+        missing = client.post("/api/jobs", files={"language": (None, "zh")})
+        assert code(missing) == (400, "missing_field")
+        assert code(client.post("/api/jobs", files={"file": ("a", b"")})) == (400, "file_empty")
+        assert code(client.put("/api/jobs")) == (405, "method_not_allowed")
+    assert len(jobs.all()) == before
+
+
+def test_pages_hold_all_jobs_the_newest_first(service: Service) -> None:
+    jobs = JobClient(service)
+    clear(service)
+    ids = [jobs.begin(clip("en_1.flac")) for _ in range(5)]
+    found: list[str] = []
+    query = {"limit": "2"}
+    for size, more in ((2, True), (2, True), (1, False)):
+        page = jobs.get("", **query).json()
+        assert len(page["jobs"]) == size
+        assert (page["next"] is not None) == more
+        found += [job["id"] for job in page["jobs"]]
+        query["before"] = str(page["next"])
+    assert found == ids[::-1]
+
+
+def test_a_client_that_goes_away_in_the_middle_leaves_nothing(service: Service) -> None:
+    jobs = JobClient(service)
+    clear(service)
+    uploads = service.folder / "state" / "jobs" / "uploads"
+
+    def halting() -> Iterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + bytes(10_000)
+        wait_for("the upload's file", lambda: any(uploads.iterdir()), 20)
+        raise ConnectionAbortedError
+
+    with service.client() as client, pytest.raises(ConnectionAbortedError):
+        client.post(
+            "/api/jobs", content=halting(), headers={"Content-Type": "multipart/form-data; boundary=x"}
+        )
+    wait_for("an empty folder", lambda: not any(uploads.iterdir()), 20)
+    assert jobs.all() == []
+
+
+def test_the_ops_listener_knows_no_jobs(service: Service) -> None:
+
+    transport = httpx.HTTPTransport(uds=str(service.folder / "run" / "ops.sock"))
+    with httpx.Client(transport=transport, base_url="http://ops") as client:
+        assert client.get("/api/jobs").status_code == 404
+
+
+def test_requests_go_before_jobs(long: bytes, tmp_path: Path) -> None:
+    """While jobs keep one worker busy, a request waits for one of their spans, not for all."""
+    with running(tmp_path, ASR_WORKERS="1", ASR_THREADS="1", ASR_JOBS_RUNNING="8") as service:
+        jobs = JobClient(service)
+        ids = [jobs.begin(long) for _ in range(8)]
+        wait_for("eight jobs", lambda: {j["status"] for j in jobs.all()} == {"running"}, 30)
+        said = next(c for c in manifest() if c["file"] == "en_1.flac")
+        for _ in range(5):
+            assert service.transcribe("a", clip("en_1.flac")).json()["text"] == said["withitn"]
+        assert any(job["status"] == "running" for job in jobs.all()), "the requests waited for the jobs"
+        for job in ids:
+            assert jobs.delete(job).status_code in {200, 204}
+
+
+def test_a_job_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
+    with operated(tmp_path, ASR_JOBS_ATTEMPTS="2", ASR_JOBS_RUNNING="1") as service:
+        jobs = JobClient(service)
+        job = jobs.begin(silence(3600))  # nothing is found in it for seconds
+        other = jobs.begin(clip("en_1.flac"))
+        for turn in (1, 2):
+            kill_who_has(service, job, turn)
+        body = jobs.wait_ended(job)
+        assert (body["status"], body["error"]["code"]) == ("failed", "job_kills_workers")
+        assert "2 workers" in body["error"]["message"]
+        assert jobs.wait_ended(other)["status"] == "succeeded"
+
+
+def kill_who_has(service: Operated, job: str, turn: int) -> None:
+    """SIGKILL for the worker that has begun a job for so many times."""
+
+    def beginning() -> dict[str, Any] | None:
+        lines = (line for line in service.log_lines() if line["message"] == "job begun")
+        return next((line for line in lines if (line["job"], line["turn"]) == (job, turn)), None)
+
+    os.kill(wait_for(f"turn {turn}", beginning, 30)["pid"], signal.SIGKILL)
+
+
+def test_events_end_when_their_worker_leaves_and_another_one_goes_on(tmp_path: Path, long: bytes) -> None:
+    with operated(tmp_path, ASR_WORKERS="1", ASR_SOAK_SECONDS="0") as service:
+        jobs = JobClient(service)
+        ids = [jobs.begin(long) for _ in range(6)]
+        seen: list[tuple[str, str, Any]] = []
+        listener = threading.Thread(target=lambda: seen.extend(jobs.events(ids[-1])))
+        listener.start()
+        wait_for("a stream", lambda: f"/api/jobs/{ids[-1]}/events" in str(service.workers()) or True, 1)
+        time.sleep(0.3)
+        (old,) = service.worker_pids()
+        service.reload()
+        wait_for("the end of the old worker", lambda: old not in service.worker_pids(), 30)
+        listener.join(20)
+        assert not listener.is_alive()
+        assert "end" not in [name for name, _, _ in seen]
+        last = max((int(number) for _, number, _ in seen if number), default=0)
+        names = [name for name, _, _ in jobs.events(ids[-1], last)]
+        assert names[-1] == "end"

@@ -1,0 +1,156 @@
+"""Jobs through what happens to a service: a worker is killed, the model changes, all stops and starts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from job_client import JobClient, ends
+from recordings import write_recording
+from rolling import Operated, operated
+from service import wait_for
+
+JOBS = 20
+WORK_SECONDS = 9.0
+"""that twenty jobs take two workers: long enough for what is done to them meanwhile"""
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
+    with operated(tmp_path_factory.mktemp("jobs"), ASR_JOBS_RUNNING=str(JOBS)) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def sounds(service: Operated) -> list[bytes]:
+    """Two recordings, as long as this machine's speed asks for."""
+    minutes = 1.0
+    path = service.folder / "sound.flac"
+    write_recording(path, minutes, seed=0)
+    begun = time.monotonic()
+    segments(service, path.read_bytes())
+    minutes = max(1.0, WORK_SECONDS / (JOBS / 2) / (time.monotonic() - begun) * minutes)
+    found = []
+    for seed in (1, 2):
+        write_recording(path, minutes, seed)
+        found.append(path.read_bytes())
+    return found
+
+
+def segments(service: Operated, sound: bytes) -> list[dict[str, Any]]:
+    """What a request is told of a recording."""
+    answer = service.transcribe("sound", sound, timestamps="word")
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()["segments"]
+    return found
+
+
+def begun(jobs: JobClient) -> bool:
+    """Whether all run, and something has been found in each."""
+    found = jobs.all()
+    running = [job for job in found if job["status"] == "running"]
+    assert len(found) == JOBS
+    assert all(job["status"] in {"queued", "running"} for job in found), "all were done too early"
+    return len(running) == JOBS and all(job["progress"]["segments"] for job in running)
+
+
+@pytest.mark.timeout(300)
+def test_twenty_jobs_outlive_a_killed_worker_a_roll_to_another_model_and_a_restart(
+    service: Operated, sounds: list[bytes]
+) -> None:
+    jobs = JobClient(service)
+    before = [segments(service, sound) for sound in sounds]
+    ids = [jobs.begin(sounds[n % 2]) for n in range(JOBS)]
+    wait_for("twenty jobs with something found", lambda: begun(jobs), 60)
+
+    victim = service.workers()[0]
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.wait(10)
+    service.wait_whole(service.good)
+    assert not ends(service), "the jobs were done too early"
+
+    service.end_of_roll(service.wish(service.other))
+    service.wait_whole(service.other)
+    running = [job for job in jobs.all() if job["status"] in {"queued", "running"}]
+    assert len(running) == JOBS, "the jobs were done too early"
+    found = [job["progress"]["segments"] for job in running]
+
+    service.stop()
+    service.start()
+    service.wait_whole(service.other)
+    ended = jobs.wait_all(JOBS, "succeeded", seconds=120)
+
+    assert all(job["error"] is None for job in ended)
+    assert sum(job["progress"]["segments"] for job in ended) > sum(found)
+    assert ends(service) == dict.fromkeys(ids, 1)
+    after = [segments(service, sound) for sound in sounds]
+    changed = 0
+    for n, job in enumerate(ids):
+        result = jobs.result(job, timestamps="word")
+        versions = [segment.pop("model_version", result["model_version"]) for segment in result["segments"]]
+        first = versions.count(service.good.id)
+        assert versions == [service.good.id] * first + [service.other.id] * (len(versions) - first)
+        assert result["model_versions"] == list(dict.fromkeys(versions))
+        changed += len(result["model_versions"]) == 2
+        assert result["segments"][:first] == before[n % 2][:first]
+        assert result["segments"][first:] == after[n % 2][first:]
+        assert len(versions) == len(after[n % 2])
+    assert changed, "no job was in the middle while the model changed"
+    assert not any((service.folder / "state" / "jobs" / "uploads").iterdir())
+
+
+@pytest.mark.timeout(180)
+def test_jobs_outlive_a_power_cut_and_go_on_from_where_they_were(tmp_path: Path, sounds: list[bytes]) -> None:
+    with operated(tmp_path, ASR_WORKERS="1") as service:
+        jobs = JobClient(service)
+        job = jobs.begin(sounds[0])
+        wait_for("something found", lambda: jobs.job(job)["progress"]["segments"] > 5, 30)
+        service.kill_all()
+        service.start()
+        body = jobs.wait_ended(job)
+        assert body["status"] == "succeeded"
+        assert body["progress"]["audio_seconds"] == body["progress"]["duration"]
+        (begun, again) = (line for line in service.log_lines() if line["message"] == "job begun")
+        assert (begun["turn"], begun["audio_seconds"]) == (1, 0)
+        assert again["turn"] == 2
+        assert again["audio_seconds"] > 0
+        (end,) = (line for line in service.log_lines() if line["message"] == "job ended")
+        assert end["spans"] < body["progress"]["segments"], "all was recognised again"
+        assert jobs.result(job, timestamps="word")["segments"] == segments(service, sounds[0])
+
+
+@pytest.mark.timeout(180)
+def test_a_worker_that_leaves_gives_its_job_up_at_the_next_span(tmp_path: Path, sounds: list[bytes]) -> None:
+    with operated(tmp_path, ASR_WORKERS="1", ASR_SOAK_SECONDS="0") as service:
+        jobs = JobClient(service)
+        waiting = [jobs.begin(sound) for sound in [*sounds, *sounds]]
+        wait_for("a job that runs", lambda: any(j["status"] == "running" for j in jobs.all()), 30)
+        (old,) = service.worker_pids()
+        service.reload()
+        wait_for("the end of the old worker", lambda: old not in service.worker_pids(), 30)
+        let_go = [line for line in service.log_lines() if line["message"] == "job let go"]
+        assert [line["outcome"] for line in let_go] == ["given back"]
+        jobs.wait_all(len(waiting), "succeeded", seconds=120)
+        assert ends(service) == dict.fromkeys(waiting, 1)
+
+
+def test_a_state_folder_that_cannot_be_used_stops_jobs_and_nothing_else(tmp_path: Path) -> None:
+    place = tmp_path / "a file"
+    place.write_text("")
+    with operated(tmp_path / "service", ASR_STATE_DIR=str(place), ASR_WORKERS="1") as service:
+        jobs = JobClient(service)
+        answer = jobs.submit(b"RIFF")
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "jobs_unavailable"
+        assert str(place) in answer.json()["error"]["message"]
+        assert "Retry-After" in answer.headers
+        assert jobs.get("").status_code == 503
+        with service.client() as client:
+            assert client.get("/health").json()["status"] == "healthy"
+        place.unlink()
+        assert jobs.submit(b"RIFF").status_code == 202, "it is looked for again"
