@@ -81,6 +81,19 @@ def test_a_silence_far_from_a_word_says_nothing_of_it() -> None:
     assert (word.start, word.end) == (2.0, 2.36)
 
 
+def test_a_silence_inside_a_word_does_not_end_it() -> None:
+    tokens = (Token(1, 1.0, 1.06, 0.9, 0, 1), Token(2, 1.4, 1.46, 0.9, 1, 2))
+    (word,) = words(Reading("25", "en", "unknown", (), tokens), 0.0, 3.0, [(1.15, 1.3), (1.7, 3.0)])
+    assert (word.start, word.end) == (1.0, 1.7)
+
+
+def test_what_is_heard_long_after_the_last_word_is_no_part_of_it() -> None:
+    tokens = (Token(1, 0.2, 0.26, 0.9, 0, 2),)
+    silent = [(0.4, 0.55), (0.7, 1.9), (2.0, 3.0)]
+    (word,) = words(Reading("Hi", "en", "unknown", (), tokens), 0.0, 3.0, silent)
+    assert word.end == 0.7
+
+
 def test_punctuation_has_no_sound() -> None:
     text = "Hi."
     tokens = (Token(1, 0.0, 0.12, 0.9, 0, 2), Token(2, 4.0, 4.06, 0.9, 2, 3))

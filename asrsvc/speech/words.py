@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from asrsvc.speech.silences import Silence
@@ -29,10 +30,30 @@ def edges(
         limit: where the span ends in the recording, in seconds.
         silences: of the span.
     """
-    sounding = _sounding(reading, reading.tokens)
-    start = _onset(sounding[0].start, 0.0, silences)
-    end = _offset(start, sounding[-1].end, limit - offset, silences, is_last=True)
+    spoken = _heard(reading, reading.text, reading.tokens)
+    start = _onset(spoken, 0.0, silences)
+    end = _offset(spoken, start, limit - offset, silences, is_last=True)
     return min(offset + start, limit), min(offset + end, limit)
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """A word as its tokens tell it; seconds from the start of the span."""
+
+    word: str
+    first: float
+    """where the first token is emitted"""
+    last: float
+    """where the last token is emitted"""
+    end: float
+    """where its emission ends"""
+    confidence: float
+
+
+def _heard(reading: Reading, word: str, tokens: Sequence[Token]) -> _Heard:
+    sounding = _sounding(reading, tokens)
+    confidence = sum(t.confidence for t in tokens) / len(tokens)
+    return _Heard(word, sounding[0].start, sounding[-1].start, sounding[-1].end, confidence)
 
 
 def _sounding(reading: Reading, tokens: Sequence[Token]) -> Sequence[Token]:
@@ -55,52 +76,58 @@ def words(
         silences: of the span. A word beside one begins or ends with the sound; others where the tokens
             say, which know it to 60 ms.
     """
-    pieces = _word_ranges(reading.text, reading.language)
-    heard: list[tuple[str, float, float, float]] = []
-    for begin, stop in pieces:
-        tokens = [t for t in reading.tokens if t.begin < stop and t.stop > begin]
-        if not tokens:
-            continue
-        confidence = sum(t.confidence for t in tokens) / len(tokens)
-        sounding = _sounding(reading, tokens)
-        heard.append((reading.text[begin:stop].strip(), sounding[0].start, sounding[-1].end, confidence))
+    heard = [
+        _heard(reading, reading.text[begin:stop].strip(), tokens)
+        for begin, stop in _word_ranges(reading.text, reading.language)
+        if (tokens := [t for t in reading.tokens if t.begin < stop and t.stop > begin])
+    ]
     starts = [
-        _onset(start, heard[index - 1][2] if index else 0.0, silences)
-        for index, (_word, start, _end, _confidence) in enumerate(heard)
+        _onset(word, heard[index - 1].end if index else 0.0, silences) for index, word in enumerate(heard)
     ]
     result = []
-    for index, (word, _start, end, confidence) in enumerate(heard):
-        start = starts[index]
-        follower = starts[index + 1] if index + 1 < len(heard) else limit - offset
-        last = _offset(start, end, follower, silences, is_last=index + 1 == len(heard))
+    for index, word in enumerate(heard):
+        is_last = index + 1 == len(heard)
+        follower = limit - offset if is_last else starts[index + 1]
+        end = _offset(word, starts[index], follower, silences, is_last=is_last)
         result.append(
             Word(
-                word,
-                round(min(offset + start, limit), 3),
-                round(min(offset + last, limit), 3),
-                round(confidence, 4),
+                word.word,
+                round(min(offset + starts[index], limit), 3),
+                round(min(offset + end, limit), 3),
+                round(word.confidence, 4),
             )
         )
     return tuple(result)
 
 
-def _onset(start: float, before: float, silences: Sequence[Silence]) -> float:
-    """Where a word begins whose first token is emitted at `start`, and the one before it at `before`."""
-    ends = [end for _, end in silences if before <= end <= start + _EARLY]
-    return ends[-1] if ends and ends[-1] >= start - _LATE else start
+def _onset(word: _Heard, before: float, silences: Sequence[Silence]) -> float:
+    """Where a word begins; the one before it is emitted up to `before`."""
+    ends = [end for _, end in silences if before <= end <= word.first + _EARLY]
+    return ends[-1] if ends and ends[-1] >= word.first - _LATE else word.first
 
 
 def _offset(
-    start: float, end: float, follower: float, silences: Sequence[Silence], *, is_last: bool
+    word: _Heard, start: float, follower: float, silences: Sequence[Silence], *, is_last: bool
 ) -> float:
-    """Where a word ends whose last token is emitted up to `end`; the next one begins at `follower`."""
-    begins = [begin for begin, _ in silences if max(start, end - _LATE) < begin <= follower]
-    if begins:
-        # Behind the last word nothing is said: what comes after a short silence is still that word.
-        return max(start, begins[-1] if is_last else begins[0])
-    if follower < end:
+    """Where a word ends that begins at `start`; the next one begins at `follower`."""
+    # A silence that has ended before the last token is emitted lies inside the word.
+    behind = [
+        silence
+        for silence in silences
+        if silence[1] > word.last and max(start, word.end - _LATE) < silence[0] <= follower
+    ]
+    if behind:
+        # Nothing is said behind the last word: what comes after a short silence is still that word.
+        rest = behind[1:] if is_last else []
+        place, until = behind[0]
+        for begin, end in rest:
+            if until - place > _MAX_TAIL:
+                break
+            place, until = begin, end
+        return place
+    if follower < word.end:
         return max(start, follower)
-    return max(start, end, min(follower, end + _MAX_TAIL))
+    return max(start, word.end, min(follower, word.end + _MAX_TAIL))
 
 
 def _word_ranges(text: str, language: str) -> list[tuple[int, int]]:
