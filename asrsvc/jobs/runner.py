@@ -28,6 +28,8 @@ _TROUBLE_SECONDS: Final = 5.0  # between two looks, while the store cannot be us
 
 Observe = Callable[[int, dict[str, Any]], None]
 """told of each job that has ended here: HTTP's number for how, and what the log says of it"""
+Count = Callable[[dict[str, Any]], None]
+"""told of each stretch of work on a job, whether it has ended by that or not: what the log says of it"""
 
 
 class Runner:
@@ -41,6 +43,7 @@ class Runner:
         most: int,
         may_begin: Callable[[], bool],
         observe: Observe,
+        count: Count,
     ) -> None:
         """Prepare; `start` begins.
 
@@ -50,6 +53,7 @@ class Runner:
             most: jobs that this worker works on at the same time.
             may_begin: asked, in a thread, before a job is taken.
             observe: see `Observe`.
+            count: see `Count`.
         """
         self._store = JobStore(storage)
         self._claims = Claims(storage)
@@ -57,6 +61,7 @@ class Runner:
         self._most = most
         self._may_begin = may_begin
         self._observe = observe
+        self._count = count
         self._threads = ThreadPoolExecutor(most, thread_name_prefix="asr-job")
         self._hand: set[Stretch] = set()
         self._leaving = False
@@ -147,6 +152,7 @@ class Runner:
             log.error("a job's thread failed", exc_info=future.exception())
         note = {**stretch.note(), "version": self._transcriber.model.version}
         log.info("job ended" if stretch.status else "job let go", extra=note)
+        self._count(note)
         if stretch.status:
-            self._observe(stretch.status, {**note, "empty": not stretch.spoke and stretch.status < 400})
+            self._observe(stretch.status, note)
         self._wake.set()
