@@ -17,6 +17,7 @@ from asrsvc.errors import AsrError
 from asrsvc.jobs.claims import Claims
 from asrsvc.jobs.storage import Storage
 from asrsvc.jobs.store import JobStore
+from asrsvc.jobs.threads import Threads
 from asrsvc.jobs.work import Stretch, work
 from asrsvc.speech.transcribe import Transcriber
 
@@ -62,6 +63,7 @@ class Runner:
         self._may_begin = may_begin
         self._observe = observe
         self._count = count
+        self._disk = Threads(1, "asr-jobs-look")
         self._threads = ThreadPoolExecutor(most, thread_name_prefix="asr-job")
         self._hand: set[Stretch] = set()
         self._leaving = False
@@ -115,19 +117,19 @@ class Runner:
             self._wake.clear()
 
     async def _look(self) -> None:
-        while self._has_room() and await asyncio.to_thread(self._may_begin):
-            claim = await asyncio.to_thread(self._claims.take, beside=len(self._hand))
+        while self._has_room() and await self._disk.run(self._may_begin):
+            claim = await self._disk.run(self._claims.take, beside=len(self._hand))
             if claim is None:
                 break
             self._begin(Stretch(claim))
         if self._hand:
-            for claim in await asyncio.to_thread(self._claims.lost, [s.claim for s in self._hand]):
+            for claim in await self._disk.run(self._claims.lost, [s.claim for s in self._hand]):
                 for stretch in self._hand:
                     if stretch.claim is claim:
                         stretch.stop.set()
         if time.monotonic() - self._swept > _SWEEP_SECONDS:
             self._swept = time.monotonic()
-            await asyncio.to_thread(self._store.sweep)
+            await self._disk.run(self._store.sweep)
 
     def _has_room(self) -> bool:
         suspect = any(stretch.claim.alone and not stretch.advanced for stretch in self._hand)
