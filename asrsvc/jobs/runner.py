@@ -17,6 +17,7 @@ from asrsvc.errors import AsrError
 from asrsvc.jobs.claims import Claims
 from asrsvc.jobs.storage import Storage
 from asrsvc.jobs.store import JobStore
+from asrsvc.jobs.threads import Threads
 from asrsvc.jobs.work import Stretch, work
 from asrsvc.speech.transcribe import Transcriber
 
@@ -28,6 +29,8 @@ _TROUBLE_SECONDS: Final = 5.0  # between two looks, while the store cannot be us
 
 Observe = Callable[[int, dict[str, Any]], None]
 """told of each job that has ended here: HTTP's number for how, and what the log says of it"""
+Count = Callable[[dict[str, Any]], None]
+"""told of each stretch of work on a job, whether it has ended by that or not: what the log says of it"""
 
 
 class Runner:
@@ -41,6 +44,7 @@ class Runner:
         most: int,
         may_begin: Callable[[], bool],
         observe: Observe,
+        count: Count,
     ) -> None:
         """Prepare; `start` begins.
 
@@ -50,6 +54,7 @@ class Runner:
             most: jobs that this worker works on at the same time.
             may_begin: asked, in a thread, before a job is taken.
             observe: see `Observe`.
+            count: see `Count`.
         """
         self._store = JobStore(storage)
         self._claims = Claims(storage)
@@ -57,6 +62,8 @@ class Runner:
         self._most = most
         self._may_begin = may_begin
         self._observe = observe
+        self._count = count
+        self._disk = Threads(1, "asr-jobs-look")
         self._threads = ThreadPoolExecutor(most, thread_name_prefix="asr-job")
         self._hand: set[Stretch] = set()
         self._leaving = False
@@ -110,19 +117,19 @@ class Runner:
             self._wake.clear()
 
     async def _look(self) -> None:
-        while self._has_room() and await asyncio.to_thread(self._may_begin):
-            claim = await asyncio.to_thread(self._claims.take, beside=len(self._hand))
+        while self._has_room() and await self._disk.run(self._may_begin):
+            claim = await self._disk.run(self._claims.take, beside=len(self._hand))
             if claim is None:
                 break
             self._begin(Stretch(claim))
         if self._hand:
-            for claim in await asyncio.to_thread(self._claims.lost, [s.claim for s in self._hand]):
+            for claim in await self._disk.run(self._claims.lost, [s.claim for s in self._hand]):
                 for stretch in self._hand:
                     if stretch.claim is claim:
                         stretch.stop.set()
         if time.monotonic() - self._swept > _SWEEP_SECONDS:
             self._swept = time.monotonic()
-            await asyncio.to_thread(self._store.sweep)
+            await self._disk.run(self._store.sweep)
 
     def _has_room(self) -> bool:
         suspect = any(stretch.claim.alone and not stretch.advanced for stretch in self._hand)
@@ -147,6 +154,7 @@ class Runner:
             log.error("a job's thread failed", exc_info=future.exception())
         note = {**stretch.note(), "version": self._transcriber.model.version}
         log.info("job ended" if stretch.status else "job let go", extra=note)
+        self._count(note)
         if stretch.status:
-            self._observe(stretch.status, {**note, "empty": not stretch.spoke and stretch.status < 400})
+            self._observe(stretch.status, note)
         self._wake.set()

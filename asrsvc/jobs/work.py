@@ -15,7 +15,7 @@ from asrsvc.errors import AsrError, Cancelled, JobsUnavailable, NoSpace, NotRead
 from asrsvc.jobs.claims import Claim, Claims, Findings
 from asrsvc.jobs.types import JobError
 from asrsvc.speech.transcribe import Progress, Transcriber
-from asrsvc.speech.types import Segment
+from asrsvc.speech.types import SAMPLE_RATE, Segment
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,9 @@ class Stretch:
     """found and not kept yet"""
     spoke: bool = False
     """whether any text has been found in the recording"""
+    spoken_seconds: float = 0.0
+    sure_seconds: float = 0.0
+    """of what was spoken in this stretch, and the same times its confidence"""
     outcome: str = ""
     """how it ended: succeeded, failed, given back, left (as given back, and not written), lost (cancelled)"""
     status: int = 0
@@ -52,6 +55,14 @@ class Stretch:
     def advanced(self) -> bool:
         """Whether it has come farther than whoever had the job before."""
         return self.progress.reached > self.claim.job.reached
+
+    def take(self, segment: Segment) -> None:
+        """A segment has been found."""
+        self.segments.append(segment)
+        if segment.text:
+            self.spoke = True
+            self.spoken_seconds += segment.end - segment.start
+            self.sure_seconds += (segment.end - segment.start) * segment.confidence
 
     def findings(self, version: str, duration: float | None = None) -> Findings:
         """What has been found and not kept yet.
@@ -68,17 +79,22 @@ class Stretch:
         )
 
     def note(self) -> dict[str, Any]:
-        """What a log line says of it."""
+        """What a log line says of it; metrics are made of it too."""
         job = self.claim.job
-        return {
+        note: dict[str, Any] = {
             "job": job.id,
             "outcome": self.outcome,
             "turn": self.claim.turn,
-            "audio_seconds": round(max(0, self.progress.reached - job.reached) / 16_000, 3),
+            "audio_seconds": round(max(0, self.progress.reached - job.reached) / SAMPLE_RATE, 3),
             "decode_ms": round(self.progress.decode_seconds * 1000, 1),
             "inference_ms": round(self.progress.inference_seconds * 1000, 1),
             "spans": self.progress.spans,
         }
+        if self.outcome == "succeeded":
+            note["empty"] = not self.spoke
+            if self.spoken_seconds:
+                note["confidence"] = round(self.sure_seconds / self.spoken_seconds, 3)
+        return note
 
 
 def work(stretch: Stretch, claims: Claims, transcriber: Transcriber) -> None:
@@ -110,8 +126,7 @@ def _transcribe(stretch: Stretch, claims: Claims, transcriber: Transcriber) -> N
         )
         with closing(found) as segments:
             for segment in segments:
-                stretch.segments.append(segment)
-                stretch.spoke = stretch.spoke or bool(segment.text)
+                stretch.take(segment)
                 if time.monotonic() - kept >= _KEEP_EVERY_SECONDS:
                     _keep(stretch, claims, transcriber)
                     kept = time.monotonic()

@@ -144,7 +144,10 @@ def load_app(
 ) -> tuple[ASGIApp, Jobs]:
     """The application around what took so many seconds to load, and the jobs, which are to be started."""
     settings, version = brief.settings, transcribers.requests.model.version
-    jobs = Jobs(settings, transcribers.jobs, upload_limits(settings), observe)
+    counting = _counting(brief, load_seconds)
+    jobs = Jobs(
+        settings, transcribers.jobs, upload_limits(settings), observe=observe, count=counting.meter.work
+    )
     app = create_app(
         settings,
         transcribers.requests,
@@ -152,7 +155,7 @@ def load_app(
         threads=MOST_REQUESTS,
         observe=observe,
         access=access(brief),
-        counting=_counting(brief, load_seconds),
+        counting=counting,
         problems=brief.problems,
         admin=_admin(settings),
         more=jobs.routes(),

@@ -7,7 +7,7 @@ from typing import Final
 from starlette.routing import Route
 
 from asrsvc.errors import StatusError
-from asrsvc.jobs.runner import Observe, Runner
+from asrsvc.jobs.runner import Count, Observe, Runner
 from asrsvc.jobs.storage import Storage
 from asrsvc.jobs.store import JobStore
 from asrsvc.jobs.types import Limits
@@ -25,7 +25,13 @@ class Jobs:
     """The jobs, as one worker sees them."""
 
     def __init__(
-        self, settings: Settings, transcriber: Transcriber, uploads: UploadLimits, observe: Observe
+        self,
+        settings: Settings,
+        transcriber: Transcriber,
+        uploads: UploadLimits,
+        *,
+        observe: Observe,
+        count: Count,
     ) -> None:
         """Put the parts together; `start` begins.
 
@@ -34,6 +40,7 @@ class Jobs:
             transcriber: lets requests go first.
             uploads: limits of request bodies.
             observe: told of each job that has ended here.
+            count: told of each stretch of work on a job.
         """
         self._status = settings.runtime_dir / status.FILE_NAME
         self._version = transcriber.model.version
@@ -49,7 +56,12 @@ class Jobs:
         # Two connections to one table: who asks does not wait while the other one's disk is slow.
         to_work, to_ask = (Storage.at(settings.state_dir, limits) for _ in range(2))
         self._runner = Runner(
-            to_work, transcriber, most=most_here(settings), may_begin=self._may_begin, observe=observe
+            to_work,
+            transcriber,
+            most=most_here(settings),
+            may_begin=self._may_begin,
+            observe=observe,
+            count=count,
         )
         self._desk = JobDesk(
             JobStore(to_ask), limits=uploads, keep_seconds=keep_seconds, wake=self._runner.wake

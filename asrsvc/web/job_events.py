@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from asrsvc.errors import AsrError, NotFound
 from asrsvc.jobs.store import JobStore
+from asrsvc.jobs.threads import Threads
 from asrsvc.jobs.types import Found
 from asrsvc.web.events import NO_LINE_ENDS
 from asrsvc.web.job_answers import job_body
@@ -35,14 +36,16 @@ _AT_ONCE: Final = 200  # segments
 class Events:
     """The streams of one worker."""
 
-    def __init__(self, store: JobStore, keep_seconds: float) -> None:
+    def __init__(self, store: JobStore, disk: Threads, keep_seconds: float) -> None:
         """Prepare.
 
         Args:
             store: of the jobs.
+            disk: where it is asked.
             keep_seconds: see `asrsvc.jobs.types.Limits`.
         """
         self._store = store
+        self._disk = disk
         self._keep_seconds = keep_seconds
         self._leaving = asyncio.Event()
 
@@ -63,7 +66,7 @@ class Events:
         yield b"retry: 1000\n\n"
         while not self._leaving.is_set() and time.monotonic() - begun < _LONGEST_SECONDS:
             try:
-                job, found = await asyncio.to_thread(
+                job, found = await self._disk.run(
                     self._store.look, job_id, client, after=after, limit=_AT_ONCE
                 )
             except NotFound:

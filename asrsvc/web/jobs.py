@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,6 +12,7 @@ from starlette.routing import Route
 
 from asrsvc.errors import AsrError, BadRequest, JobHasNoResult, JobNotFinished, NotFound, OverCapacity
 from asrsvc.jobs.store import Arrival, JobStore
+from asrsvc.jobs.threads import Threads
 from asrsvc.web.answers import JsonResponse
 from asrsvc.web.clients import client_of
 from asrsvc.web.fields import names
@@ -28,11 +28,10 @@ _UPLOADS: Final = 64
 """that a worker receives at the same time; they need no place in the queue"""
 _STREAMS: Final = 256
 """of events, of a worker"""
+_DISK_THREADS: Final = 8
 _PAGE: Final = 20
 LARGEST_PAGE: Final = 100
 LARGEST_NUMBER: Final = 2**53
-
-T = TypeVar("T")
 
 
 class JobDesk:
@@ -58,7 +57,8 @@ class JobDesk:
         self._limits = limits
         self._keep_seconds = keep_seconds
         self._wake = wake
-        self._events = Events(store, keep_seconds)
+        self._disk = Threads(_DISK_THREADS, "asr-jobs-disk")
+        self._events = Events(store, self._disk, keep_seconds)
         self._receiving = 0
         self._streams = 0
 
@@ -82,7 +82,7 @@ class JobDesk:
         query = _query(request, {"limit", "before"})
         limit = _number(query, "limit", _PAGE, 1, LARGEST_PAGE)
         before = _number(query, "before", LARGEST_NUMBER, 1, LARGEST_NUMBER)
-        found = await asyncio.to_thread(self._store.page, client, before=before, limit=limit + 1)
+        found = await self._disk.run(self._store.page, client, before=before, limit=limit + 1)
         more = found[limit - 1].number if len(found) > limit else None
         return JsonResponse(
             {"jobs": [job_body(job, self._keep_seconds) for job in found[:limit]], "next": more}
@@ -95,7 +95,9 @@ class JobDesk:
         self._receiving += 1
         try:
             size = declared_length(request.headers)
-            arrival = await _whole(self._store.receive, client, self._limits.bytes if size is None else size)
+            arrival = await self._disk.finish(
+                self._store.receive, client, self._limits.bytes if size is None else size
+            )
             try:
                 form = await read_form(
                     request.headers,
@@ -106,7 +108,7 @@ class JobDesk:
                 )
                 form.close()
                 options = parse_fields(form).options
-                job = await _whole(self._store.queue, arrival, options)
+                job = await self._disk.finish(self._store.queue, arrival, options)
             except BaseException:
                 await self._discard(arrival)
                 raise
@@ -119,18 +121,18 @@ class JobDesk:
 
     async def _discard(self, arrival: Arrival) -> None:
         with suppress(AsrError):  # what cannot be written is swept away when its lock is free
-            await _whole(self._store.discard, arrival)
+            await self._disk.finish(self._store.discard, arrival)
         arrival.lock.close()
 
     async def _job(self, request: Request) -> Response:
         client, job_id = _client(request), request.path_params["job"]
         _query(request, set())
         if request.method == "DELETE":
-            cancelled = await _whole(self._store.end, job_id, client)
+            cancelled = await self._disk.finish(self._store.end, job_id, client)
             if cancelled is None:
                 return Response(status_code=204)
             return JsonResponse(job_body(cancelled, self._keep_seconds))
-        job = await asyncio.to_thread(self._store.read, job_id, client)
+        job = await self._disk.run(self._store.read, job_id, client)
         return JsonResponse(job_body(job, self._keep_seconds))
 
     async def _tell(self, request: Request) -> Response:
@@ -138,7 +140,7 @@ class JobDesk:
         _query(request, set())
         last = {"Last-Event-ID": request.headers.get("last-event-id") or "0"}
         after = _number(last, "Last-Event-ID", 0, 0, LARGEST_NUMBER)
-        await asyncio.to_thread(self._store.read, job_id, client)
+        await self._disk.run(self._store.read, job_id, client)
         if self._streams >= _STREAMS:
             raise OverCapacity(f"{_STREAMS} streams of events are open already: try again in a second")
         return EventStream(self._counted(job_id, client, after))
@@ -157,7 +159,7 @@ class JobDesk:
         query = _query(request, {"format", "timestamps"})
         form = _one_of(query, "format", FORMATS)
         timestamps = _one_of(query, "timestamps", TIMESTAMPS)
-        job = await asyncio.to_thread(self._store.read, job_id, client)
+        job = await self._disk.run(self._store.read, job_id, client)
         if job.ended is None:
             raise JobNotFinished(
                 f"job {job.id} is {job.state}, {job.audio_seconds:g} s of its recording are done: "
@@ -167,8 +169,8 @@ class JobDesk:
             raise JobHasNoResult(f"job {job.id} failed ({job.error.code}): {job.error.message}")
         if job.state != "succeeded":
             raise JobHasNoResult(f"job {job.id} was {job.state}", code=f"job_{job.state}")
-        job, found = await asyncio.to_thread(self._store.look, job_id, client)
-        return await asyncio.to_thread(
+        job, found = await self._disk.run(self._store.look, job_id, client)
+        return await self._disk.run(
             result_response,
             job,
             found,
@@ -176,17 +178,6 @@ class JobDesk:
             timestamps=timestamps,
             request_id=request.scope["state"]["request_id"],
         )
-
-
-async def _whole(do: Callable[..., T], *arguments: Any) -> T:
-    """Wait for a thread to its end, even if this task is cancelled meanwhile: what it made must be known."""
-    task = asyncio.ensure_future(asyncio.to_thread(do, *arguments))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        with suppress(Exception):
-            await task
-        raise
 
 
 def _client(request: Request) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import os
 import signal
+import subprocess
+import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import soundfile
 from job_client import JobClient, ends
 from recordings import RATE, write_recording
 from rolling import Operated, operated
-from service import CLIPS, Service, manifest, running, wait_for
+from service import CLIPS, PROJECT, Service, manifest, running, wait_for
 
 MINUTES = 4.0
 LIMIT = 4
@@ -341,6 +342,49 @@ def test_a_client_that_goes_away_in_the_middle_leaves_nothing(service: Service) 
     assert jobs.all() == []
 
 
+def test_keys_see_their_own_jobs_alone(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    with running(tmp_path / "service", ASR_WORKERS="1", ASR_THREADS="1", ASR_API_KEYS=str(keys)) as service:
+
+        def add(name: str) -> httpx.Client:
+            command = [sys.executable, "-m", "asrsvc.serving.keys_tool", "add", name]
+            done = subprocess.run(
+                command, env=service.environ, cwd=PROJECT, capture_output=True, text=True, check=True
+            )
+            return service.client(headers={"Authorization": f"Bearer {done.stdout.strip()}"})
+
+        with add("alice") as alice, add("bob") as bob, service.client() as nobody:
+
+            def known() -> bool:
+                return all(client.get("/api/jobs").status_code == 200 for client in (alice, bob))
+
+            wait_for("the new keys", known, 20)
+            made = alice.post("/api/jobs", files={"file": ("a", clip("en_1.flac"))})
+            assert made.status_code == 202
+            path = made.headers["Location"]
+            for tail in ("", "/events", "/result"):
+                assert code(bob.get(path + tail)) == (404, "unknown_job")
+                assert nobody.get(path + tail).status_code == 401
+            assert code(bob.delete(path)) == (404, "unknown_job")
+            assert bob.get("/api/jobs").json()["jobs"] == []
+            wait_for("its end", lambda: alice.get(path).json()["status"] == "succeeded", 20)
+            assert alice.get(f"{path}/result").status_code == 200
+            assert alice.delete(path).status_code == 204
+
+
+def test_the_work_on_jobs_is_counted(service: Service) -> None:
+    def sound() -> float:
+        with service.client() as client:
+            lines = client.get("/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith("asr_audio_seconds_total{"))
+
+    jobs, before = JobClient(service), sound()
+    said = next(c for c in manifest() if c["file"] == "en_1.flac")
+    jobs.wait_ended(jobs.begin(clip("en_1.flac")))
+    expected = pytest.approx(before + said["seconds"], abs=0.1)
+    wait_for("the sound of the job", lambda: sound() == expected, 20)
+
+
 def test_the_ops_listener_knows_no_jobs(service: Service) -> None:
 
     transport = httpx.HTTPTransport(uds=str(service.folder / "run" / "ops.sock"))
@@ -390,10 +434,14 @@ def test_events_end_when_their_worker_leaves_and_another_one_goes_on(tmp_path: P
         jobs = JobClient(service)
         ids = [jobs.begin(long) for _ in range(6)]
         seen: list[tuple[str, str, Any]] = []
-        listener = threading.Thread(target=lambda: seen.extend(jobs.events(ids[-1])))
+
+        def listen() -> None:
+            for event in jobs.events(ids[-1]):
+                seen.append(event)  # noqa: PERF402 - each as it comes
+
+        listener = threading.Thread(target=listen)
         listener.start()
-        wait_for("a stream", lambda: f"/api/jobs/{ids[-1]}/events" in str(service.workers()) or True, 1)
-        time.sleep(0.3)
+        wait_for("its first events", lambda: seen, 20)
         (old,) = service.worker_pids()
         service.reload()
         wait_for("the end of the old worker", lambda: old not in service.worker_pids(), 30)

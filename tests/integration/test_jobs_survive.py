@@ -14,6 +14,7 @@ from job_client import JobClient, ends
 from recordings import write_recording
 from rolling import Operated, operated
 from service import wait_for
+from test_new_code import renewable
 
 JOBS = 20
 WORK_SECONDS = 9.0
@@ -137,6 +138,19 @@ def test_a_worker_that_leaves_gives_its_job_up_at_the_next_span(tmp_path: Path, 
         assert [line["outcome"] for line in let_go] == ["given back"]
         jobs.wait_all(len(waiting), "succeeded", seconds=120)
         assert ends(service) == dict.fromkeys(waiting, 1)
+
+
+@pytest.mark.timeout(180)
+def test_jobs_go_on_while_new_code_takes_over(tmp_path: Path, sounds: list[bytes]) -> None:
+    with renewable(tmp_path, ASR_JOBS_RUNNING="4") as service:
+        jobs = JobClient(service)
+        ids = [jobs.begin(sound) for sound in sounds for _ in range(3)]
+        wait_for("a job that runs", lambda: any(j["status"] == "running" for j in jobs.all()), 30)
+        service.renew()
+        jobs.wait_all(len(ids), "succeeded", seconds=120)
+        assert ends(service) == dict.fromkeys(ids, 1)
+        expected = [segments(service, sound) for sound in sounds for _ in range(3)]
+        assert [jobs.result(job, timestamps="word")["segments"] for job in ids] == expected
 
 
 def test_a_state_folder_that_cannot_be_used_stops_jobs_and_nothing_else(tmp_path: Path) -> None:
