@@ -50,13 +50,10 @@ def events(lines: Iterator[str]) -> Iterator[dict[str, Any] | str]:
 
 @contextmanager
 def streaming(
-    service: Service, content: bytes, path: str = "/api/transcribe", **fields: str
+    service: Service, content: bytes, path: str = "/api/transcribe", *, port: int | None = None, **fields: str
 ) -> Iterator[tuple[httpx.Response, Iterator[dict[str, Any] | str]]]:
-    """A stream that has begun: its head, and its events as they come."""
-    with (
-        service.client() as client,
-        client.stream(
-            "POST", path, files={"file": ("a.flac", content)}, data=fields | {"stream": "true"}
-        ) as r,
-    ):
-        yield r, events(r.iter_lines())
+    """A stream that has begun: its head, and its events as they come; through another port, if wished."""
+    url = f"http://127.0.0.1:{port or service.port}{path}"
+    asked = {"files": {"file": ("a.flac", content)}, "data": fields | {"stream": "true"}}
+    with service.client() as client, client.stream("POST", url, **asked) as answer:
+        yield answer, events(answer.iter_lines())

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 from inspection import Inspection, check_error
-from rolling import operated
-from service import CLIPS, Service, wait_for
+from rolling import nginx, operated
+from service import CLIPS, Service, free_port, wait_for
 from streams import joined, spoken, streaming, texts
 
 LONG = 150
@@ -186,6 +186,20 @@ def first_segment(found: Iterator[dict[str, Any] | str]) -> None:
         assert isinstance(event, dict)
         if event["type"] == "segment":
             return
+
+
+def test_nginx_passes_a_stream_on_as_it_comes(service: Service, tmp_path: Path) -> None:
+    inspection = Inspection(service)
+    with nginx(tmp_path / "nginx", free_port(), service.port) as front:
+        for _ in range(TRIES):
+            with streaming(service, joined(LONG), port=front) as (head, found):
+                first_segment(found)
+                at_work = not ended(service, head.headers["x-request-id"])
+            line = inspection.access_line(head.headers["x-request-id"])
+            if at_work and line["status"] == 499:  # and it passes on that the client has left
+                inspection.check()
+                return
+    pytest.fail(f"each of {TRIES} streams had ended before this process read its first words")
 
 
 def test_a_stream_holds_its_place_until_it_ends(service: Service) -> None:

@@ -114,6 +114,15 @@ def fuzz_requests(service: Service, seed: int, count: int) -> Counter[str]:
         request(body, X_Request_Id="a", Expect="100-continue"),
         head() + chunks(body, 500),
         request(body, version="1.0"),
+        request(upload(GOOD, stream="true", timestamps="word")),
+        request(
+            upload(GOOD, model="whisper-1", response_format="verbose_json", **{"include[]": "logprobs"}),
+            path="/v1/audio/transcriptions",
+        ),
+        request(
+            upload(GOOD, **{"languages[]": "ja", "chunking_strategy[type]": "server_vad", "stream": "1"}),
+            path="/v1/audio/transcriptions",
+        ),
         b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
     ]
 

@@ -79,6 +79,8 @@ export class Text {
     made.append(this.#at(segment), this.#line(segment, row), facts(segment));
     this.#rows.push({ segment, element: made });
     this.#box.append(made);
+    const spoken = new Set(this.segments.filter((one) => one.text).map((one) => one.language));
+    this.#box.classList.toggle("mixed", spoken.size > 1);
   }
 
   // Everything anew, in the language of the page.
@@ -175,6 +177,7 @@ function facts(segment) {
   if (segment.emotion && segment.emotion !== "unknown") box.append(emotionBadge(segment.emotion));
   for (const event of segment.events ?? []) box.append(eventBadge(event));
   if (segment.text) {
+    box.prepend(element("span", { classes: "tongue", text: call("languages", segment.language) }));
     const share = percent(segment.confidence);
     const sure = element("span", { classes: "sure", text: share, title: say("sure", { percent: share }) });
     box.append(sure);
