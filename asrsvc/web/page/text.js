@@ -45,6 +45,7 @@ export class Text {
   #box;
   #words = []; // { start, end, element, row }, in their order
   #rows = []; // { segment, element }
+  #spoken = new Set(); // languages
   #heard = -1;
   #cursor = -1;
 
@@ -59,6 +60,7 @@ export class Text {
     this.#box.replaceChildren();
     this.#words = [];
     this.#rows = [];
+    this.#spoken.clear();
     this.#heard = -1;
     this.#cursor = -1;
   }
@@ -79,8 +81,8 @@ export class Text {
     made.append(this.#at(segment), this.#line(segment, row), facts(segment));
     this.#rows.push({ segment, element: made });
     this.#box.append(made);
-    const spoken = new Set(this.segments.filter((one) => one.text).map((one) => one.language));
-    this.#box.classList.toggle("mixed", spoken.size > 1);
+    if (segment.text) this.#spoken.add(segment.language);
+    this.#box.classList.toggle("mixed", this.#spoken.size > 1);
   }
 
   // Everything anew, in the language of the page.
