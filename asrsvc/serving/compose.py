@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp
 
 from asrsvc.errors import AsrError, NotFound, StoreError
 from asrsvc.release.catalogue import catalogue
@@ -32,7 +31,7 @@ from asrsvc.speech.segment import Segmenter
 from asrsvc.speech.transcribe import Transcriber
 from asrsvc.web.access import Access, Admission, Asked, Rules
 from asrsvc.web.admin import Admin
-from asrsvc.web.app import ENGINE_PATHS, Counting, Observe, create_apology, create_app
+from asrsvc.web.app import ENGINE_PATHS, Counting, Envelope, Observe, create_apology, create_app
 from asrsvc.web.meter import Meter
 from asrsvc.web.metric_files import MetricFiles
 from asrsvc.web.metrics import Metrics, Sources
@@ -114,7 +113,7 @@ def _counting(brief: Brief, load_seconds: float) -> Counting:
     return Counting(Meter(files, brief.version, load_seconds=load_seconds), Metrics(files, sources))
 
 
-def load_app(brief: Brief, transcriber: Transcriber, observe: Observe, load_seconds: float) -> ASGIApp:
+def load_app(brief: Brief, transcriber: Transcriber, observe: Observe, load_seconds: float) -> Envelope:
     """The application around a loaded transcriber, that it took so many seconds to load."""
     return create_app(
         brief.settings,
@@ -128,7 +127,7 @@ def load_app(brief: Brief, transcriber: Transcriber, observe: Observe, load_seco
     )
 
 
-def load_apology(brief: Brief, reason: str) -> ASGIApp:
+def load_apology(brief: Brief, reason: str) -> Envelope:
     """The application of a worker without a model."""
     counting = _counting(brief, 0.0)
     origins = brief.settings.cors_origins

@@ -48,6 +48,8 @@ exit codes:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code."""
     options = _parser().parse_args(arguments)
+    # The service reads the file, whoever has made it: it holds nothing that must be hidden.
+    os.umask(0o022)
     try:
         path = options.file.absolute() if options.file is not None else settings.value("ASR_API_KEYS")
         if path is None:

@@ -71,7 +71,7 @@ def create_app(
     counting: Counting,
     problems: tuple[str, ...] = (),
     admin: Admin | None = None,
-) -> ASGIApp:
+) -> Envelope:
     """Build the application of one worker.
 
     The server that runs it puts into each request's state: `place` and `arrived` (time.monotonic())
@@ -126,7 +126,7 @@ def create_apology(
     counting: Counting,
     origins: tuple[str, ...] = (),
     admin: Admin | None = None,
-) -> ASGIApp:
+) -> Envelope:
     """Build the application of a worker that has no model: it is alive, and says what is wrong.
 
     Args:
@@ -203,7 +203,7 @@ class Envelope:
         self._app = app
         self._version = version
         self._observe = observe
-        self._meter = meter
+        self.meter = meter
         self._names = names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -216,7 +216,7 @@ class Envelope:
         note: dict[str, Any] = {}
         scope.setdefault("state", {}).update(request_id=request_id, note=note)
         status = 0
-        self._meter.begin()
+        self.meter.begin()
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -239,7 +239,7 @@ class Envelope:
                 scope["state"]["place"].release()  # whoever has answered: the application may not have begun
                 self._observe(status, note)
             since = scope["state"].get("arrived", started)
-            self._meter.end(self._names.of(scope), status, time.monotonic() - since, note)
+            self.meter.end(self._names.of(scope), status, time.monotonic() - since, note)
             access_log.info(
                 "%s %s",
                 scope["method"],
