@@ -233,7 +233,7 @@ class KeysError(AsrError):
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     default_code = "keys_error"
-    exit_code = 78  # EX_CONFIG of sysexits.h
+    exit_code = 6
 
 
 class UnknownKey(AsrError):
@@ -241,7 +241,7 @@ class UnknownKey(AsrError):
 
     status = HTTPStatus.NOT_FOUND
     default_code = "unknown_key"
-    exit_code = 24
+    exit_code = 7
 
 
 class StartError(AsrError):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import os
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from uvicorn.server import ServerState
 from asrsvc.serving import accept
 from asrsvc.serving.accept import HEAD_BYTES, Acceptor, Head, Limits, Place, Places, parse_head
 from asrsvc.serving.lanes import Lane, LaneName
+from asrsvc.serving.limits import NO_TICKET, Allowance, ClientTable
 from asrsvc.serving.protocol import LingeringProtocol
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -102,6 +105,8 @@ class Desk:
             lanes=self.lanes,
             limits=limits,
             changed=lambda: self.begun.append(self.acceptor.begun),
+            admit=options.get("admit"),
+            tickets=options.get("tickets"),
         )
         self.begun: list[int] = []
         look = self.acceptor._look
@@ -278,6 +283,90 @@ def test_a_full_lane_is_told_to_who_serves(run: Run) -> None:
             assert made.waiting == 1
             for client in clients:
                 client.close()
+
+    run(main())
+
+
+# Clients with limits.
+
+
+class Door:
+    """Lets clients in as long as their table has room for them."""
+
+    def __init__(self, concurrency: int) -> None:
+        self.table = ClientTable.create(tickets=20)
+        self.allowance = Allowance("somebody", concurrency=concurrency)
+        self.peers: list[str] = []
+
+    def admit(self, head: Head, connection: socket.socket) -> Entered | Exception:
+        assert head.path == "/api/transcribe"
+        self.peers.append(connection.getpeername()[0])
+        found = self.table.enter(self.allowance)
+        return Entered(self, found) if isinstance(found, int) else LookupError(found.reason)
+
+    @property
+    def under_way(self) -> int:
+        return self.table.under_way("somebody")
+
+
+@dataclass
+class Entered:
+    door: Door
+    ticket: int
+
+    def withdraw(self) -> None:
+        self.door.table.leave(self.ticket)
+
+
+def test_who_is_over_its_limit_is_told_and_does_not_wait(run: Run) -> None:
+    async def main() -> None:
+        door = Door(concurrency=1)
+        async with desk(admit=door.admit, tickets=door.table) as made:
+            clients = [await made.connect(POST) for _ in range(2)]
+            await until(lambda: made.served)
+            assert isinstance(made.served[0][1]["denial"], LookupError)
+            assert (made.waiting, door.under_way, door.peers) == (1, 1, ["127.0.0.1"] * 2)
+            # In the queue it belongs to no process.
+            assert door.table.sweep(dead=os.getpid(), longest_wait=60) == 0
+            clients.append(await made.connect(GET))  # brings no work
+            await until(lambda: len(made.served) == 2)
+            for client in clients:
+                client.close()
+
+    run(main())
+
+
+def test_who_finds_the_lane_full_does_not_count(run: Run) -> None:
+    async def main() -> None:
+        door = Door(concurrency=10)
+        async with desk(admit=door.admit, tickets=door.table, lane=1) as made:
+            clients = [await made.connect(POST) for _ in range(3)]
+            await until(lambda: len(made.served) == 2)
+            assert (made.waiting, door.under_way) == (1, 1)
+            for client in clients:
+                client.close()
+
+    run(main())
+
+
+def test_a_ticket_goes_through_the_queue_and_is_given_back_at_the_end(run: Run) -> None:
+    async def main() -> None:
+        door = Door(concurrency=10)
+        async with taker(tickets=door.table) as made:
+            for _ in range(3):
+                ticket = door.table.enter(door.allowance)
+                assert isinstance(ticket, int)
+                door.table.hand_on(ticket)
+                made.put(SHORT, ticket)
+            await until(lambda: len(made.taken) == 1)
+            made.clients[1].close()  # it leaves the queue
+            made.taken[0][1].release()
+            await until(lambda: len(made.taken) == 2)
+            assert door.under_way == 1
+            assert door.table.sweep(dead=os.getpid(), longest_wait=60) == 1  # it belongs to this process
+            made.taken[1][1].release()
+            made.taken[1][1].release()
+            assert door.under_way == 0
 
     run(main())
 
@@ -478,7 +567,9 @@ def test_what_is_no_http_gets_400(run: Run, pieces: tuple[bytes, ...]) -> None:
 class Taker:
     """Places on two lanes, and what they have taken."""
 
-    def __init__(self, *, patience: float = 60, longest_wait: float = 600, most: int = 3) -> None:
+    def __init__(
+        self, *, patience: float = 60, longest_wait: float = 600, most: int = 3, tickets: Any = None
+    ) -> None:
         self.lanes = {name: Lane.create(10) for name in LaneName}
         self.taken: list[tuple[socket.socket, Place]] = []
         self.clients: list[socket.socket] = []
@@ -490,13 +581,14 @@ class Taker:
             longest_wait=longest_wait,
             most=most,
             changed=lambda: self.counts.append(self.places.in_hand),
+            tickets=tickets,
         )
         self.places.start()
 
-    def put(self, name: LaneName) -> socket.socket:
+    def put(self, name: LaneName, ticket: int = NO_TICKET) -> socket.socket:
         client, server = socket.socketpair()
         with server:
-            assert self.lanes[name].put(server, time.monotonic())
+            assert self.lanes[name].put(server, time.monotonic(), ticket)
         self.clients.append(client)
         return client
 

@@ -80,10 +80,11 @@ def test_a_right_key_says_who_it_is(tmp_path: Path) -> None:
         (f"Bearer {SECRET[:-1]}", "invalid_api_key"),
         (f"Bearer {TOKEN}", "invalid_api_key"),
         ("Bearer ключ", "invalid_api_key"),
+        ([f"Bearer {SECRET}", f"Bearer {SECRET}"], "invalid_api_key"),
         ("Bearer " + "x" * 30_000, "invalid_api_key"),
     ],
 )
-def test_a_wrong_key_is_refused(tmp_path: Path, header: str | None, said: str) -> None:
+def test_a_wrong_key_is_refused(tmp_path: Path, header: str | list[str] | None, said: str) -> None:
     door = access(tmp_path, ASR_ADMIN_TOKEN=TOKEN)
     request = asked() if header is None else asked(authorization=header)
     assert code(door, request) == said
@@ -272,6 +273,14 @@ def test_an_ops_port_on_this_machine_is_guarded_as_well() -> None:
     )
     door.identify(asked("/admin/status", "GET", host="localhost:7861", local=True))
     access().identify(asked("/admin/status", "GET", host="ops", peer="", local=True))  # a Unix socket
+
+
+def test_an_ops_port_that_others_reach_needs_the_token_for_all_but_health() -> None:
+    door = access(ASR_OPS_BIND="0.0.0.0:7861", ASR_ADMIN_TOKEN=TOKEN)
+    assert code(door, asked("/metrics", "GET", local=True)) == "missing_api_key"
+    assert code(door, asked("/metrics", "GET", local=True, authorization="Bearer x")) == "unauthorized"
+    door.identify(asked("/metrics", "GET", local=True, authorization=f"Bearer {TOKEN}"))
+    door.identify(asked("/health", "GET", local=True))
 
 
 def test_whoever_says_that_everybody_may_is_believed() -> None:

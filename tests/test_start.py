@@ -368,7 +368,7 @@ def test_keys_that_cannot_be_read_are_no_reason_to_serve_without(
     path = tmp_path / "keys.json"
     if content is not None:
         path.write_text(content)
-    clear(start(fresh, "--port", str(free_port()), ASR_API_KEYS=str(path)), 78, str(path), said)
+    clear(start(fresh, "--port", str(free_port()), ASR_API_KEYS=str(path)), 6, str(path), said)
 
 
 def test_a_socket_file_in_use_is_told_and_a_stale_one_is_not_in_the_way(fresh: Path, tmp_path: Path) -> None:

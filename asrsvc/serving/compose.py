@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp
 
 from asrsvc.errors import AsrError, NotFound, StoreError
 from asrsvc.release.card import read_card
@@ -34,7 +33,15 @@ from asrsvc.speech.segment import Segmenter
 from asrsvc.speech.transcribe import Transcriber
 from asrsvc.web.access import Access, Admission, Asked, Rules
 from asrsvc.web.admin import Admin
-from asrsvc.web.app import ENGINE_PATHS, Counting, Observe, create_apology, create_app, upload_limits
+from asrsvc.web.app import (
+    ENGINE_PATHS,
+    Counting,
+    Envelope,
+    Observe,
+    create_apology,
+    create_app,
+    upload_limits,
+)
 from asrsvc.web.meter import Meter
 from asrsvc.web.metric_files import MetricFiles
 from asrsvc.web.metrics import Metrics, Sources
@@ -141,7 +148,7 @@ def _counting(brief: Brief, load_seconds: float) -> Counting:
 
 def load_app(
     brief: Brief, transcribers: Transcribers, observe: Observe, load_seconds: float
-) -> tuple[ASGIApp, Jobs]:
+) -> tuple[Envelope, Jobs]:
     """The application around what took so many seconds to load, and the jobs, which are to be started."""
     settings, version = brief.settings, transcribers.requests.model.version
     counting = _counting(brief, load_seconds)
@@ -163,7 +170,7 @@ def load_app(
     return app, jobs
 
 
-def load_apology(brief: Brief, reason: str) -> ASGIApp:
+def load_apology(brief: Brief, reason: str) -> Envelope:
     """The application of a worker without a model."""
     counting = _counting(brief, 0.0)
     origins = brief.settings.cors_origins

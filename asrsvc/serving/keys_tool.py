@@ -37,8 +37,10 @@ exit codes:
   0    done
   2    an unknown command or option, or an argument of no possible form
   3    an error that was not foreseen
-  24   no key of this name
-  78   a setting is wrong, or the file cannot be read or written, or is no file of keys
+  6    the file cannot be read or written, or is no file of keys; or no file is named
+  7    no key of this name
+  69   no Python from 3.11 to 3.14
+  78   a setting is wrong
   130  interrupted
 """
 
@@ -46,6 +48,8 @@ exit codes:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code."""
     options = _parser().parse_args(arguments)
+    # The service reads the file, whoever has made it: it holds nothing that must be hidden.
+    os.umask(0o022)
     try:
         path = options.file.absolute() if options.file is not None else settings.value("ASR_API_KEYS")
         if path is None:

@@ -64,6 +64,8 @@ class LingeringProtocol(HttpToolsProtocol):
     lingering = False
     unserved: Callable[[], None] | None = None
     """called if the connection ends before the application has heard of a request"""
+    refused: Callable[[int, str], None] | None = None
+    """told of the status and the code of what is answered in the place of the application"""
     _wire: asyncio.Transport
     _discarded = 0
     _heard = 0.0  # when bytes last came that were thrown away, loop.time()
@@ -205,6 +207,8 @@ class LingeringProtocol(HttpToolsProtocol):
         """
         request_id = uuid.uuid4().hex
         log.info("refused: %s", message, extra={"request_id": request_id, "status": status, "error": code})
+        if self.refused is not None:
+            self.refused(status, code)
         error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
         body = json.dumps({"error": error}).encode()
         head = (

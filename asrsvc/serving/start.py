@@ -43,6 +43,7 @@ exit codes:
   2    cannot start: the address is in use or not permitted; or an unknown option
   3    gunicorn: a worker could not start
   5    the store of model versions is damaged or cannot be written
+  6    the file of API keys cannot be read, or is no file of keys
   69   the set-up failed: no fitting Python, no network, a folder that cannot be written
   78   a setting is wrong
 """

@@ -34,10 +34,9 @@ from asrsvc.serving.protocol import LingeringProtocol
 from asrsvc.serving.scoreboard import Column
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
-
     from asrsvc.serving.compose import Loaded
     from asrsvc.serving.jobs import Jobs
+    from asrsvc.web.app import Envelope
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +99,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             if app is None:
                 return COULD_NOT_LOAD
             self.config.app = app
+            self._refused = app.meter.refused
             self.config.load()
             self._refresh_headers()
             self._open()
@@ -113,7 +113,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
 
     # Loading.
 
-    async def _load(self) -> ASGIApp | None:
+    async def _load(self) -> Envelope | None:
         brief = self.brief
         if brief.version is None or brief.path is None:
             from asrsvc.serving import compose  # noqa: PLC0415 - not in the master
@@ -221,6 +221,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         """Hand a connection to uvicorn's protocol."""
         loop = asyncio.get_running_loop()
         protocol = LingeringProtocol(config=self.config, server_state=self._state, app_state=state)
+        protocol.refused = self._refused
         if "place" in state:
             protocol.unserved = state["place"].release
         task = loop.create_task(loop.connect_accepted_socket(lambda: protocol, connection))

@@ -12,9 +12,11 @@ import hmac
 import ipaddress
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
+
+from starlette.datastructures import Headers
 
 from asrsvc.errors import AsrError, LimitReached, NotPermitted, OverCapacity, Unauthorised
 from asrsvc.serving.keys import Key, KeyRing
@@ -40,8 +42,7 @@ class Asked:
 
     method: str
     path: str
-    headers: Mapping[str, str]
-    """starlette's Headers: names in any case"""
+    headers: Headers
     peer: str
     """address of the other side of the connection; empty for a Unix socket"""
     local: bool = False
@@ -73,6 +74,8 @@ class Rules:
     checks_ops: bool
     """the same for the ops listener"""
     admin_token: str
+    ops_needs_token: bool
+    """whether other machines reach the ops listener, and there is a token"""
 
     @classmethod
     def of(cls, settings: Settings) -> Rules:
@@ -90,6 +93,7 @@ class Rules:
             # No web page reaches a Unix socket.
             checks_ops=not settings.ops_bind.startswith("unix:") and not is_public(settings.ops_bind),
             admin_token=settings.admin_token,
+            ops_needs_token=is_public(settings.ops_bind) and bool(settings.admin_token),
         )
 
 
@@ -125,12 +129,14 @@ class Access:
         if asked.local:
             if self._rules.checks_ops:
                 self._check_site(asked)
+            if self._rules.ops_needs_token and not _is_free(asked):
+                self._check_operator(asked)
             return Client(OPERATOR, "operator", address), Allowance("")
         if self.keys is None:
             if self._rules.checks_api:
                 self._check_site(asked)
             return self._by_address(address)
-        if _is_open(asked) or asked.path == _ADMIN or asked.path.startswith(f"{_ADMIN}/"):
+        if _is_free(asked):
             return Client(address, "address", address), Allowance("")
         secret = _bearer(asked.headers)
         if asked.path == _METRICS and self._is_operator(secret):
@@ -190,6 +196,10 @@ class Access:
         token = self._rules.admin_token
         return bool(token) and hmac.compare_digest(secret.encode(), token.encode())
 
+    def _check_operator(self, asked: Asked) -> None:
+        if not self._is_operator(_bearer(asked.headers)):
+            raise Unauthorised("this needs Authorization: Bearer and the token of ASR_ADMIN_TOKEN")
+
     # Where it comes from.
 
     def _address(self, asked: Asked) -> str:
@@ -235,23 +245,26 @@ class Access:
         return own or name in self._rules.hosts
 
 
-def _is_open(asked: Asked) -> bool:
+def _is_free(asked: Asked) -> bool:
+    """Whether no key is asked for here: it is for all, or `/admin`, which asks itself."""
+    if asked.path == _ADMIN or asked.path.startswith(f"{_ADMIN}/"):
+        return True
     return asked.method in {"GET", "HEAD"} and (
         asked.path in OPEN_PATHS or asked.path.startswith(OPEN_FOLDER)
     )
 
 
-def _bearer(headers: Mapping[str, str]) -> str:
+def _bearer(headers: Headers) -> str:
     """The key that a request shows.
 
     Raises:
         Unauthorised: it shows none.
     """
-    given = headers.get("authorization")
-    if given is None:
+    given = headers.getlist("authorization")
+    if not given:
         raise Unauthorised("an API key is needed: Authorization: Bearer …", code="missing_api_key")
-    scheme, _, secret = given.partition(" ")
-    if scheme.lower() != "bearer" or not secret.strip():
+    scheme, _, secret = given[0].partition(" ")
+    if len(given) > 1 or scheme.lower() != "bearer" or not secret.strip():
         raise Unauthorised("Authorization is not: Bearer and an API key", code="invalid_api_key")
     return secret.strip()
 
@@ -275,10 +288,9 @@ def _limit(client: Client, allowance: Allowance, refused: Refused) -> AsrError:
             return OverCapacity("as many requests are under way as may be: try again in a second")
 
 
-def _hops(headers: Mapping[str, str]) -> Iterator[str]:
+def _hops(headers: Headers) -> Iterator[str]:
     """The addresses of X-Forwarded-For, the last first, up to one that is no address."""
-    values = headers.getlist("x-forwarded-for") if hasattr(headers, "getlist") else []
-    chain = ",".join(values).split(",")
+    chain = ",".join(headers.getlist("x-forwarded-for")).split(",")
     for item in reversed(chain[-_LONGEST_CHAIN:]):
         name = item.strip()
         if name.startswith("[") or name.count(":") == 1:  # with a port, as some proxies write it

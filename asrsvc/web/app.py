@@ -78,7 +78,7 @@ def create_app(
     problems: tuple[str, ...] = (),
     admin: Admin | None = None,
     more: Sequence[Route] = (),
-) -> ASGIApp:
+) -> Envelope:
     """Build the application of one worker.
 
     The server that runs it puts into each request's state: `place` and `arrived` (time.monotonic())
@@ -144,7 +144,7 @@ def create_apology(
     counting: Counting,
     origins: tuple[str, ...] = (),
     admin: Admin | None = None,
-) -> ASGIApp:
+) -> Envelope:
     """Build the application of a worker that has no model: it is alive, and says what is wrong.
 
     Args:
@@ -223,7 +223,7 @@ class Envelope:
         self._app = app
         self._version = version
         self._observe = observe
-        self._meter = meter
+        self.meter = meter
         self._names = names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -236,7 +236,7 @@ class Envelope:
         note: dict[str, Any] = {}
         scope.setdefault("state", {}).update(request_id=request_id, note=note)
         status = 0
-        self._meter.begin()
+        self.meter.begin()
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -260,7 +260,7 @@ class Envelope:
                 status = scope["state"].get("outcome", status)  # of an answer that failed when it had begun
                 self._observe(status, note)
             since = scope["state"].get("arrived", started)
-            self._meter.end(self._names.of(scope), status, time.monotonic() - since, note)
+            self.meter.end(self._names.of(scope), status, time.monotonic() - since, note)
             access_log.info(
                 "%s %s",
                 scope["method"],

@@ -104,6 +104,11 @@ class Meter:
             self._queue.observe(note["queue_ms"] / 1000)
         self.work(note)
 
+    def refused(self, status: int, code: str) -> None:
+        """A request was answered before the application heard of it: it was malformed, or late."""
+        self._requests.labels(RouteNames.OTHER, str(status)).inc()
+        self._errors.labels(code).inc()
+
     def work(self, note: Mapping[str, Any]) -> None:
         """A recording has been worked on, for a request or for a job.
 

@@ -313,6 +313,25 @@ def test_limits_are_kept_over_a_roll_and_new_code(tmp_path: Path) -> None:
                 wait_for("the end of the new master", lambda: not master.is_running(), 60)
 
 
+def test_keys_come_into_force_with_a_reload_and_a_wrong_file_is_refused(tmp_path: Path) -> None:
+    path, config = tmp_path / "keys.json", tmp_path / "asr.conf"
+    config.write_text("ASR_WORKERS=1\n")
+    service = Operated(tmp_path, ASR_CONFIG=str(config), ASR_WORKERS="1")
+    try:
+        service.start()
+        assert exchange(service.port, request(BODY)).status == 200
+        config.write_text(f"ASR_API_KEYS={path}\n")
+        before = service.status.refused
+        service.hang_up()
+        assert "keys.json (API keys) cannot be read" in service.wait_refused(before)
+        assert exchange(service.port, request(BODY)).status == 200
+        path.write_text('{"keys": []}')
+        assert service.reload().result == "succeeded"
+        assert exchange(service.port, request(BODY)).status == 401
+    finally:
+        service.stop()
+
+
 # Without keys.
 
 

@@ -24,6 +24,7 @@ from asrsvc.speech.subtitles import to_srt, to_vtt
 from asrsvc.speech.types import Segment, Word
 
 CLIP = next(clip for clip in manifest() if clip["file"] == "en_1.flac")
+REFUSAL = "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', 'WHY'); }"
 PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
 
 
@@ -467,3 +468,41 @@ def a_word(chance: random.Random, script: str) -> str:
     most = 60 if chance.random() < 0.01 else 8 if script == "en" else 2
     word = "".join(chance.choice(letters) for _ in range(chance.randint(1, most)))
     return word + (chance.choice(marks) if chance.random() < 0.2 else "")
+
+
+@pytest.mark.parametrize(
+    ("trick", "title"),
+    [
+        (
+            "Object.defineProperty(window, 'isSecureContext', { value: false })",
+            "Browsers record only on a secure page",
+        ),
+        (REFUSAL.replace("WHY", "NotAllowedError"), "The microphone may not be used"),
+        (REFUSAL.replace("WHY", "NotFoundError"), "There is no microphone"),
+    ],
+)
+def test_why_nothing_can_be_recorded_is_said(page: Page, trick: str, title: str) -> None:
+    page.add_init_script(trick)
+    page.reload()
+    page.locator("#record").click()
+    expect(page.locator("#problem-title")).to_have_text(title)
+    expect(page.locator("#problem-detail")).not_to_be_empty()
+    expect(page.locator("#again")).to_be_hidden()
+    give(page, CLIPS / CLIP["file"])
+    done(page)
+
+
+def test_a_format_that_the_browser_cannot_play_is_read_all_the_same(page: Page, tmp_path: Path) -> None:
+    samples, rate = soundfile.read(CLIPS / CLIP["file"], dtype="int16")
+    soundfile.write(tmp_path / "old.aiff", samples, rate, subtype="PCM_16")
+    give(page, tmp_path / "old.aiff")
+    done(page)
+    assert said(page) == CLIP["withitn"]
+    expect(page.locator("#unplayable")).to_be_visible()
+    expect(page.locator("#play")).to_be_hidden()
+
+
+def test_a_recording_in_which_nobody_speaks_says_so(page: Page) -> None:
+    give(page, CLIPS / "noise.flac")
+    done(page)
+    expect(page.locator(".nothing")).to_have_text("Nobody speaks in this recording.")

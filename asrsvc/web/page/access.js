@@ -2,7 +2,7 @@
 
 import * as ask from "./ask.js";
 import { keep, kept } from "./keep.js";
-import { element } from "./text.js";
+import { element } from "./badges.js";
 import { say } from "./words.js";
 
 const $ = (id) => document.getElementById(id);

@@ -1,6 +1,6 @@
 // The ways in which a person gives a recording: choosing, dropping, pasting, or one of the samples.
 
-import { element } from "./text.js";
+import { element } from "./badges.js";
 
 const SAMPLES = [
   { name: "English", tag: "en", file: "en_1.flac" },

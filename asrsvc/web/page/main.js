@@ -4,17 +4,18 @@
 
 import { Access } from "./access.js";
 import * as ask from "./ask.js";
+import { badges, element } from "./badges.js";
+import { describe, mayHelp } from "./failures.js";
 import { FORMATS, plain, save, stem } from "./files.js";
 import * as give from "./give.js";
 import { keep, kept } from "./keep.js";
 import { changeTheme, decorate, showTheme } from "./looks.js";
 import { Meter, NoMicrophone, Recorder } from "./record.js";
 import { Player } from "./sound.js";
-import { element, emotionBadge, eventBadge, Text } from "./text.js";
-import { bytes, call, choose, clock, number, percent, preferred, say, tongue } from "./words.js";
+import { Text } from "./text.js";
+import { bytes, call, choose, clock, number, preferred, say, tongue } from "./words.js";
 
 const LANGUAGES = ["auto", "zh", "en", "yue", "ja", "ko"];
-const LATER = new Set([401, 408, 429, 500, 502, 503, 504, 507]); // the same request may succeed later
 const BUSY = new Set([429, 503]);
 const MOST_RETRIES = 5;
 
@@ -65,7 +66,7 @@ function speak() {
   $("stage").textContent = stage();
   player.speak();
   text.speak();
-  if (answer) showBadges();
+  if (answer) $("badges").replaceChildren(...badges(answer));
   if (failure) showFailure();
   showTheme($("theme-button"));
   access.speak();
@@ -160,7 +161,7 @@ function finish(whole, seconds) {
   delete answer.type; // of the event that brought it
   text.show(answer.segments);
   player.describe(answer.duration, answer.segments);
-  showBadges();
+  $("badges").replaceChildren(...badges(answer));
   enter("done");
   const count = answer.segments.reduce((sum, segment) => sum + (segment.words?.length ?? 0), 0);
   announce(say("done", { count: say("words", { n: count }), seconds: number(seconds) }));
@@ -184,22 +185,14 @@ function fail(error) {
   if (error.status === 401) access.askForKey(() => transcribe());
 }
 
-// What a failure is called, and what is to be said of it.
 function showFailure() {
   const some = text.segments.length > 0;
-  const told = {
-    refused: () => [say(failure.code ?? "") ?? say("failed"), failure.message],
-    lost: () => [say("lost"), say(some ? "lostDetail" : "lostEarly")],
-    silent: () => [say("silent"), some ? say("lostDetail") : ""],
-    foreign: () => [say("notJson"), say("notJsonDetail", { status: failure.status })],
-    microphone: () => [say(failure.message), say(`${failure.message}Detail`)],
-  }[failure.kind];
-  const [title, detail] = told ? told() : [say("failed"), failure.message];
+  const { title, detail } = describe(failure, some);
   $("problem-title").textContent = title;
   $("problem-detail").textContent = detail;
   $("problem-name").textContent = recording && !some ? recording.name : "";
   $("problem-id").textContent = failure.id ? say("requestId", { id: failure.id }) : "";
-  $("again").hidden = !recording || (failure.kind === "refused" && failure.status && !LATER.has(failure.status));
+  $("again").hidden = !recording || !mayHelp(failure);
 }
 
 function restart() {
@@ -209,27 +202,6 @@ function restart() {
   text.clear();
   enter("idle");
   $("choose").focus({ preventScroll: true });
-}
-
-function showBadges() {
-  if (!answer.language) return;
-  const badges = [
-    element("span", { classes: "badge language", text: call("languages", answer.language) }),
-    element("span", { classes: "badge", text: clock(answer.duration) }),
-  ];
-  if (answer.emotion !== "unknown") badges.push(emotionBadge(answer.emotion));
-  badges.push(...answer.events.map(eventBadge));
-  const spoken = answer.segments.filter((segment) => segment.text);
-  const seconds = spoken.reduce((sum, segment) => sum + segment.end - segment.start, 0);
-  if (seconds > 0) {
-    const sure = spoken.reduce((sum, segment) => sum + segment.confidence * (segment.end - segment.start), 0);
-    badges.push(element("span", { classes: "badge", text: say("sure", { percent: percent(sure / seconds) }) }));
-  }
-  $("badges").replaceChildren(...badges.map((badge) => {
-    const item = element("li");
-    item.append(badge);
-    return item;
-  }));
 }
 
 // The microphone

@@ -2,18 +2,11 @@
 //
 // What the server says becomes text nodes, never HTML.
 
-import { call, clock, percent, say, TAGS } from "./words.js";
+import { element, facts } from "./badges.js";
+import { clock, percent, say, TAGS } from "./words.js";
 
 const DOUBT = 0.6; // below this share of certainty a word is underlined
 const LINGER_SECONDS = 0.25; // a word stays marked so long after its end, if no other begins
-
-export function element(name, { classes = "", text = null, ...attributes } = {}) {
-  const made = document.createElement(name);
-  if (classes) made.className = classes;
-  if (text !== null) made.textContent = text;
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  return made;
-}
 
 // A segment's text cut into words and what stands between them: [{ text, word or null }].
 export function pieces(segment) {
@@ -28,14 +21,6 @@ export function pieces(segment) {
   }
   if (at < segment.text.length) found.push({ text: segment.text.slice(at), word: null });
   return found;
-}
-
-export function emotionBadge(emotion) {
-  return element("span", { classes: `badge emotion ${emotion}`, text: call("emotions", emotion) });
-}
-
-export function eventBadge(event) {
-  return element("span", { classes: "badge event", text: call("events", event) });
 }
 
 export class Text {
@@ -172,19 +157,6 @@ export class Text {
     word.element.classList.add("cursor");
     reveal(word.element);
   }
-}
-
-function facts(segment) {
-  const box = element("div", { classes: "facts" });
-  if (segment.emotion && segment.emotion !== "unknown") box.append(emotionBadge(segment.emotion));
-  for (const event of segment.events ?? []) box.append(eventBadge(event));
-  if (segment.text) {
-    box.prepend(element("span", { classes: "tongue", text: call("languages", segment.language) }));
-    const share = percent(segment.confidence);
-    const sure = element("span", { classes: "sure", text: share, title: say("sure", { percent: share }) });
-    box.append(sure);
-  }
-  return box;
 }
 
 // How many words begin at this time or before it.
