@@ -344,21 +344,18 @@ def test_a_client_that_goes_away_in_the_middle_leaves_nothing(service: Service) 
 
 def test_keys_see_their_own_jobs_alone(tmp_path: Path) -> None:
     keys = tmp_path / "keys.json"
-    with running(tmp_path / "service", ASR_WORKERS="1", ASR_THREADS="1", ASR_API_KEYS=str(keys)) as service:
+    service = Service(tmp_path / "service", ASR_WORKERS="1", ASR_THREADS="1", ASR_API_KEYS=str(keys))
 
-        def add(name: str) -> httpx.Client:
-            command = [sys.executable, "-m", "asrsvc.serving.keys_tool", "add", name]
-            done = subprocess.run(
-                command, env=service.environ, cwd=PROJECT, capture_output=True, text=True, check=True
-            )
-            return service.client(headers={"Authorization": f"Bearer {done.stdout.strip()}"})
+    def add(name: str) -> httpx.Client:
+        command = [sys.executable, "-m", "asrsvc.serving.keys_tool", "add", name]
+        done = subprocess.run(
+            command, env=service.environ, cwd=PROJECT, capture_output=True, text=True, check=True
+        )
+        return service.client(headers={"Authorization": f"Bearer {done.stdout.strip()}"})
 
-        with add("alice") as alice, add("bob") as bob, service.client() as nobody:
-
-            def known() -> bool:
-                return all(client.get("/api/jobs").status_code == 200 for client in (alice, bob))
-
-            wait_for("the new keys", known, 20)
+    with add("alice") as alice, add("bob") as bob, service.client() as nobody:
+        try:
+            service.start()
             made = alice.post("/api/jobs", files={"file": ("a", clip("en_1.flac"))})
             assert made.status_code == 202
             path = made.headers["Location"]
@@ -369,7 +366,10 @@ def test_keys_see_their_own_jobs_alone(tmp_path: Path) -> None:
             assert bob.get("/api/jobs").json()["jobs"] == []
             wait_for("its end", lambda: alice.get(path).json()["status"] == "succeeded", 20)
             assert alice.get(f"{path}/result").status_code == 200
+            assert [job["id"] for job in alice.get("/api/jobs").json()["jobs"]] == [path.split("/")[-1]]
             assert alice.delete(path).status_code == 204
+        finally:
+            service.stop()
 
 
 def test_the_work_on_jobs_is_counted(service: Service) -> None:
