@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,16 +127,37 @@ def test_jobs_outlive_a_power_cut_and_go_on_from_where_they_were(tmp_path: Path,
 
 
 @pytest.mark.timeout(180)
-def test_a_worker_that_leaves_gives_its_job_up_at_the_next_span(tmp_path: Path, sounds: list[bytes]) -> None:
+def test_a_worker_that_leaves_gives_its_job_up_at_the_next_span_and_ends_the_streams_of_events(
+    tmp_path: Path, sounds: list[bytes]
+) -> None:
     with operated(tmp_path, ASR_WORKERS="1", ASR_SOAK_SECONDS="0") as service:
         jobs = JobClient(service)
         waiting = [jobs.begin(sound) for sound in [*sounds, *sounds]]
         wait_for("a job that runs", lambda: any(j["status"] == "running" for j in jobs.all()), 30)
         (old,) = service.worker_pids()
+        seen: list[tuple[str, str, Any]] = []
+
+        def listen() -> None:
+            for event in jobs.events(waiting[-1]):
+                seen.append(event)  # noqa: PERF402 - each as it comes
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        wait_for("its first event", lambda: seen, 20)
         service.reload()
         wait_for("the end of the old worker", lambda: old not in service.worker_pids(), 30)
+        listener.join(20)
+        assert not listener.is_alive()
+        assert {name for name, _, _ in seen} <= {"progress", "segment"}
         let_go = [line for line in service.log_lines() if line["message"] == "job let go"]
         assert [line["outcome"] for line in let_go] == ["given back"]
+        last = max((int(number) for _, number, _ in seen if number), default=0)
+        rest = list(jobs.events(waiting[-1], last))
+        assert rest[-1][0] == "end"
+        total = rest[-1][2]["progress"]["segments"]
+        assert [number for name, number, _ in rest if name == "segment"] == [
+            str(number) for number in range(last + 1, total + 1)
+        ]
         jobs.wait_all(len(waiting), "succeeded", seconds=120)
         assert ends(service) == dict.fromkeys(waiting, 1)
 
