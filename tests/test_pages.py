@@ -9,14 +9,18 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import httpx
 import pytest
 from starlette.applications import Starlette
 
+from asrsvc import settings
 from asrsvc.errors import AsrError
 from asrsvc.web import pages
+from asrsvc.web.access import Access, Rules
 from asrsvc.web.answers import error_response
+from asrsvc.web.app import Counting, create_apology
 from asrsvc.web.openapi import document
 
 FILES = sorted(path for path in pages.PAGE_FOLDER.rglob("*") if path.is_file())
@@ -30,9 +34,9 @@ async def _refuse(_request: Any, error: Any) -> Any:
 APP = Starlette(routes=[*pages.routes(), document.route()], exception_handlers={AsrError: _refuse})
 
 
-def get(path: str, method: str = "GET", **headers: str) -> httpx.Response:
+def get(path: str, method: str = "GET", app: Any = APP, **headers: str) -> httpx.Response:
     async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(app=APP)
+        transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             return await client.request(method, path, headers=named)
@@ -159,6 +163,15 @@ def test_every_module_that_is_imported_is_there() -> None:
     for path in OWN:
         for name in re.findall(r'from "\./([\w.-]+)"', path.read_text(encoding="utf-8")):
             assert (path.parent / name).is_file(), f"{path.name} imports {name}"
+
+
+def test_who_has_no_model_shows_the_page_all_the_same() -> None:
+    rules = Rules.of(settings.load({}, {}))
+    counting = Counting(MagicMock(), MagicMock(endpoint=pages.page))  # of no interest here
+    app = create_apology("no version can be loaded", Access(rules, None, MagicMock()), counting)
+    for path in ("/", "/docs", "/page/main.js", "/openapi.json"):
+        assert get(path, app=app).status_code == 200
+    assert get("/v1/models", app=app).status_code == 503
 
 
 def test_what_others_made_is_not_changed() -> None:
