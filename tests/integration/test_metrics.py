@@ -229,7 +229,8 @@ def test_what_was_asked_is_what_is_counted(service: Operated) -> None:
     found = asked.compare()
     assert found["asr_worker_restarts_total reason=killed"] == 2
     assert found["asr_rolls_total result=succeeded"] == 1
-    assert len(list((service.folder / "run" / "metrics").iterdir())) <= 12
+    # Four files of each worker, of those too that have left since the last one started; and the sums.
+    assert len(list((service.folder / "run" / "metrics").iterdir())) <= 4 * 4 + 4
 
 
 def test_both_formats_can_be_read_and_the_names_of_the_tutorial_are_there(service: Operated) -> None:
