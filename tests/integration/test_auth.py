@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -231,9 +233,13 @@ def test_a_web_page_that_is_allowed_may_ask_and_others_may_not(service: Guarded)
 
 def test_all_workers_together_keep_a_rate(service: Guarded) -> None:
     key = make(service, "three", "--rate", "3")
+    began = time.monotonic()
     with ThreadPoolExecutor(12) as threads:
         replies = list(threads.map(lambda _: service.ask(key), range(12)))
-    assert sorted(reply.status for reply in replies) == [200] * 3 + [429] * 9
+    made_good = int((time.monotonic() - began) / 20)  # none, where the machine is not very slow
+    statuses = Counter(reply.status for reply in replies)
+    assert set(statuses) == {200, 429}
+    assert 3 <= statuses[200] <= 3 + made_good
     for reply in replies:
         assert reply.headers["x-ratelimit-limit"] == "3"
         assert 0 <= int(reply.headers["x-ratelimit-remaining"]) <= 2
@@ -245,10 +251,11 @@ def test_all_workers_together_keep_a_rate(service: Guarded) -> None:
 
 
 def test_what_is_refused_for_other_reasons_counts_too(service: Guarded) -> None:
-    key = make(service, "two", "--rate", "2")
+    began, key = time.monotonic(), make(service, "two", "--rate", "2")
     assert service.ask(key, body=b"no form").status == 400
     assert service.ask(key, path="/nothing").status == 404
-    assert service.ask(key).status == 429
+    status = service.ask(key).status
+    assert status == 429 or time.monotonic() - began > 30
 
 
 def test_so_many_at_the_same_time_and_a_worker_that_dies_takes_none_with_it(service: Guarded) -> None:
@@ -283,12 +290,18 @@ def test_clients_that_leave_make_room(service: Guarded) -> None:
 def test_limits_are_kept_over_a_roll_and_new_code(tmp_path: Path) -> None:
     with guarded(tmp_path) as service:
         rate, pair = (make(service, "rate", "--rate", "1"), make(service, "pair", "--concurrency", "2"))
+        began = time.monotonic()
         assert service.ask(rate).status == 200
+
+        def refused() -> bool:
+            statuses = [service.ask(key).status for key in (pair, rate)]
+            return statuses == [429, 429] or (statuses[0] == 429 and time.monotonic() - began > 60)
+
         with ExitStack() as held:
             first, second = (held.enter_context(service.begin(pair)) for _ in range(2))
             wait_for("both are in hand", lambda: service.in_hand() == 2, 20)
             assert service.reload().result == "succeeded"
-            assert [service.ask(key).status for key in (rate, pair)] == [429, 429]
+            assert refused()
             old = service.master
             old.send_signal(signal.SIGUSR2)
             now = service.wait_status(
@@ -297,7 +310,7 @@ def test_limits_are_kept_over_a_roll_and_new_code(tmp_path: Path) -> None:
                 60,
             )
             try:
-                assert [service.ask(key).status for key in (rate, pair)] == [429, 429]
+                assert refused()
                 assert [service.finish(made).status for made in (first, second)] == [200, 200]
                 wait_for("there is room", lambda: service.ask(pair).status == 200, 20)
                 # What the first master has counted is not forgotten.
