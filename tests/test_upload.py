@@ -473,6 +473,35 @@ def test_a_disk_that_is_full_is_no_space(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def read_into(path: str, flags: int, body: bytes) -> Form:
+    """Read a body whose file is written to a place of the caller's."""
+
+    async def main() -> Form:
+        return await read_form(
+            headers(len(body)),
+            sender([body]),
+            limits(Path("/nowhere")),
+            FIELDS,
+            open_file=lambda: os.open(path, flags, 0o600),
+        )
+
+    return asyncio.run(main())
+
+
+def test_a_file_may_be_written_to_a_place_of_ones_own(tmp_path: Path) -> None:
+    form = read_into(str(tmp_path / "own"), os.O_RDWR | os.O_CREAT, body_of(b"sound", language="zh"))
+    form.close()
+    assert (form.size, form.fields) == (5, {"language": "zh"})
+    assert (tmp_path / "own").read_bytes() == b"sound"
+
+
+def test_a_place_of_ones_own_that_is_full_is_no_space() -> None:
+    before = descriptors()
+    with pytest.raises(NoSpace, match="the upload cannot be stored: No space left on device"):
+        read_into("/dev/full", os.O_WRONLY, body_of(b"sound"))
+    assert descriptors() == before
+
+
 def test_who_takes_the_file_closes_it(spool: Path) -> None:
     form = read([body_of(b"sound")], limits(spool))
     taken = form.take()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import httpx
@@ -97,3 +97,9 @@ class JobClient:
 def ends(service: Service) -> Counter[str]:
     """How often each job has ended, by the service's log."""
     return Counter(line["job"] for line in service.log_lines() if line["message"] == "job ended")
+
+
+def each_has_ended_once(service: Service, jobs: Iterable[str]) -> None:
+    """Whether each of these jobs has ended once, and no other; a worker says so a moment after it is true."""
+    wait_for("the workers' word for it", lambda: ends(service).keys() >= set(jobs), 20)
+    assert ends(service) == dict.fromkeys(jobs, 1)
