@@ -54,7 +54,9 @@ class Visit:
     def __init__(self, browser: Browser, url: str, **options: Any) -> None:
         self.faults: list[str] = []
         self._url = url
-        self.context = browser.new_context(**{"locale": "en-GB", "accept_downloads": True, **options})
+        # Without movement: what is looked at is as it stays.
+        usual = {"locale": "en-GB", "accept_downloads": True, "reduced_motion": "reduce"}
+        self.context = browser.new_context(**{**usual, **options})
         self.context.set_default_timeout(30_000)
         self.page: Page = self.context.new_page()
         self.page.on("console", self._said)

@@ -1,4 +1,4 @@
-"""`/docs` in a real browser, and the page where the service wants a key."""
+"""`/docs` in a real browser, and the page where the service wants a key or has narrow limits."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def key(keys: Path) -> str:
 def guarded(tmp_path_factory: pytest.TempPathFactory, keys: Path, key: str) -> Iterator[Service]:
     assert key
     folder = tmp_path_factory.mktemp("guarded")
-    with running(folder, ASR_WORKERS="1", ASR_THREADS="1", ASR_API_KEYS=str(keys)) as started:
+    limits = {"ASR_MAX_UPLOAD_MB": "1", "ASR_API_KEYS": str(keys)}
+    with running(folder, ASR_WORKERS="1", ASR_THREADS="1", **limits) as started:
         yield started
 
 
@@ -83,6 +84,20 @@ def test_a_key_that_is_asked_for_late_sends_the_recording_again(
         page.locator("#key").fill(key)
         page.locator("#key").press("Enter")
         expect(page.locator("body")).to_have_attribute("data-state", "done")
+
+
+def test_what_is_refused_before_it_was_sent_whole_says_why(
+    browser: Browser, guarded: Service, key: str, tmp_path: Path
+) -> None:
+    (tmp_path / "large.wav").write_bytes(bytes(40 * 2**20))
+    with visiting(browser, guarded.url) as page:
+        page.locator("#key").fill(key)
+        page.keyboard.press("Enter")
+        expect(page.locator("#key-dialog")).to_be_hidden()
+        page.set_input_files("#file", tmp_path / "large.wav")
+        expect(page.locator("#problem")).to_contain_text("The recording is too large")
+        expect(page.locator("#problem")).to_contain_text("the limit is 1 MiB")
+        expect(page.locator("#again")).to_be_hidden()
 
 
 def test_the_description_is_shown_and_needs_the_key(browser: Browser, guarded: Service, key: str) -> None:

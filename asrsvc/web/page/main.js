@@ -102,6 +102,7 @@ async function transcribe(retries = 0) {
   $("work-name").textContent = $("result-name").textContent = name;
   $("badges").replaceChildren();
   enter("busy");
+  $("work-name").focus({ preventScroll: true });
   const sending = (done) => show(
     () => say("uploading", { done: bytes(done), total: bytes(content.size) }), Math.min(1, done / content.size),
   );
@@ -182,6 +183,7 @@ function fail(error) {
   }
   showFailure();
   enter("failed");
+  $("problem-title").focus({ preventScroll: true });
   if (error.status === 401) access.askForKey(() => transcribe());
 }
 
