@@ -14,6 +14,7 @@ import pytest
 from asrsvc.errors import StatusError
 from asrsvc.serving import status as status_file
 from asrsvc.serving.status import (
+    Count,
     Counters,
     Master,
     Refused,
@@ -40,7 +41,7 @@ FULL = Status(
     roll=ROLL,
     problems=("`current` is broken",),
     refused=Refused(TIME, "ASR_WORKERS='x' is wrong"),
-    counters=Counters(1, 2, 3),
+    counters=Counters(1, 2, 3, (Count("killed", 1),), (Count("failed", 4),)),
     numbers=(VersionNumbers("a-01234567", 9, 1, 2, 30_000, 1000, 1),),
 )
 LEAST = Status(FULL.master, "down", None, (), 2)
@@ -67,7 +68,13 @@ WRITTEN: dict[str, Any] = {
     },
     "problems": ["`current` is broken"],
     "refused": {"at": TIME, "error": "ASR_WORKERS='x' is wrong"},
-    "counters": {"restarts": 1, "killed_draining": 2, "lost_requests": 3},
+    "counters": {
+        "restarts": 1,
+        "killed_draining": 2,
+        "lost_requests": 3,
+        "reasons": [{"name": "killed", "number": 1}],
+        "rolls": [{"name": "failed", "number": 4}],
+    },
     "numbers": [
         {
             "version": "a-01234567",

@@ -22,10 +22,11 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
 from asrsvc import __version__, settings
-from asrsvc.errors import AsrError, KeysError, StoreError
+from asrsvc.errors import AsrError, StoreError
 from asrsvc.release.store import Store, Version
 from asrsvc.serving import report, status
 from asrsvc.serving.brief import Brief, Line
+from asrsvc.serving.door import read_keys_of, refuse_open_listeners, table_of_clients
 from asrsvc.serving.handover import (
     Inheritance,
     Successor,
@@ -35,10 +36,8 @@ from asrsvc.serving.handover import (
     take_over,
 )
 from asrsvc.serving.happenings import Happenings, reason_of_end
-from asrsvc.serving.keys import KeyRing
 from asrsvc.serving.lanes import Lane, LaneName
 from asrsvc.serving.ledger import Ledger
-from asrsvc.serving.limits import ClientTable
 from asrsvc.serving.members import Member, Members
 from asrsvc.serving.metric_folder import empty_metric_folder
 from asrsvc.serving.notify import Notifier
@@ -73,8 +72,6 @@ LEAVE_SECONDS: Final = 15.0
 _TICK_SECONDS: Final = 1.0
 _STOP_LOOK_SECONDS: Final = 0.05
 _QUICK_SECONDS: Final = 2.0
-_TICKETS_IN_HAND: Final = 2600
-"""requests of clients with limits that are in hand, at most: some of each of 256 workers"""
 _QUEUE_GRACE_SECONDS: Final = 60.0
 _NUMBERS_SECONDS: Final = 1.0
 """how old the numbers in the status file may be"""
@@ -115,7 +112,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._successor: Successor | None = None
         self._handed_over = False
         self._locked = False
-        self._keys = self._read_keys(self._settings)
+        self._keys = read_keys_of(self._settings)
         super().__init__(app)
 
     # Start.
@@ -143,7 +140,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 name: Lane.inherit(ends, limit)
                 for name, ends in zip(LaneName, self._inherited.lanes, strict=True)
             }
-        self._clients = self._table_of_clients()
+        self._clients = table_of_clients(loaded, self._inherited)
         self._scoreboard = Scoreboard.create()
         self._soak = Soak(self._scoreboard)
         candidates = self._store.candidates()
@@ -157,7 +154,10 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if self._inherited is not None:
             self.systemd = self._inherited.systemd
         self._guard_ops_listener()
-        self._refuse_open_listeners(self._settings)
+        try:
+            refuse_open_listeners(self.LISTENERS, self._ops_listeners(), loaded)
+        except SettingError as error:
+            raise HaltServer(str(error), error.exit_code) from None
 
     def _lock_runtime_folder(self, folder: Path) -> None:
         """A second service on the same runtime folder would fight over the status file."""
@@ -187,45 +187,6 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             empty_metric_folder(folder)
         except OSError as error:
             self.log.error("there are no metrics: %s", error)
-
-    @staticmethod
-    def _read_keys(loaded: Settings) -> KeyRing | None:
-        """The API keys, if they are asked for: without them nothing is served.
-
-        Raises:
-            SettingError: the file is not as it must be.
-        """
-        try:
-            return KeyRing(loaded.api_keys) if loaded.api_keys is not None else None
-        except KeysError as error:
-            raise SettingError(f"ASR_API_KEYS: {error.message}") from None
-
-    def _table_of_clients(self) -> ClientTable:
-        """The old master's, so that its requests still count; else a new one."""
-        if self._inherited is not None:
-            with suppress(OSError, ValueError):  # there is none, or one of another program
-                return ClientTable(self._inherited.clients)
-        waiting = len(LaneName) * self._settings.queue_limit
-        return ClientTable.create(waiting + _TICKETS_IN_HAND)
-
-    def _refuse_open_listeners(self, loaded: Settings) -> None:
-        """What systemd passes may be another address than ASR_BIND.
-
-        Raises:
-            HaltServer: other machines reach it, and there are no keys.
-        """
-        ops = {listener.fileno() for listener in self._ops_listeners()}
-        for listener in self.LISTENERS:
-            if listener.FAMILY == socket.AF_UNIX or loaded.public_without_keys:
-                continue
-            host, port = listener.getsockname()[:2]
-            guarded = loaded.admin_token if listener.fileno() in ops else loaded.api_keys
-            if not guarded and settings.is_public(f"{host}:{port}"):
-                raise HaltServer(
-                    f"the listener {host}:{port} can be reached from other machines, without keys: see"
-                    " ASR_API_KEYS, ASR_ADMIN_TOKEN and ASR_PUBLIC_WITHOUT_KEYS",
-                    2,
-                )
 
     def _guard_ops_listener(self) -> None:
         listeners = self._ops_listeners()
@@ -539,8 +500,8 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             SettingError: something is wrong; what was in force stays in force.
         """
         loaded = settings.load()
-        keys = self._read_keys(loaded)
-        self._refuse_open(loaded)
+        keys = read_keys_of(loaded)
+        refuse_open_listeners(self.LISTENERS, self._ops_listeners(), loaded)
         before = self.app.cfg
         try:
             # gunicorn's own error handling ends the process.
@@ -551,12 +512,6 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             raise SettingError(f"the configuration cannot be read again: {error}") from None
         self._keys = keys
         return loaded
-
-    def _refuse_open(self, loaded: Settings) -> None:
-        try:
-            self._refuse_open_listeners(loaded)
-        except HaltServer as halt:
-            raise SettingError(halt.reason) from None
 
     def _refuse(self, what: str, reason: str) -> None:
         self.log.error("%s is refused: %s", what, reason)

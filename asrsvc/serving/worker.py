@@ -321,6 +321,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             if self.brief.row[Column.LEAVE] or self.brief.service[Column.STOPPING]:
                 self._told_to_leave()  # a SIGTERM from before there was a handler is lost
             self._refresh_headers()
+            if self.brief.keys is not None:
+                self.brief.keys.look()  # what it knows is all that is left when the file breaks
             beats += 1
             if beats % _WEIGH_EVERY_BEATS == 0:
                 self._weigh()

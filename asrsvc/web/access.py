@@ -9,10 +9,8 @@ alone: no web page of another site may use the service through the browser of a 
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import logging
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +20,7 @@ from asrsvc.errors import AsrError, LimitReached, NotPermitted, OverCapacity, Un
 from asrsvc.serving.keys import Key, KeyRing
 from asrsvc.serving.limits import NO_TICKET, Allowance, ClientTable, Refused
 from asrsvc.settings import Settings, is_public
+from asrsvc.web.addresses import Proxies, host_name, ip_of, subscriber
 from asrsvc.web.clients import OPERATOR, Client
 
 log = logging.getLogger(__name__)
@@ -32,8 +31,6 @@ OPEN_FOLDER: Final = "/page/"
 """the page's own static files, the same"""
 _ADMIN: Final = "/admin"
 _METRICS: Final = "/metrics"
-_LONGEST_CHAIN: Final = 50
-_IPV6_PREFIX: Final = 64  # what one subscriber has
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +61,7 @@ class Rules:
 
     client_rate: int
     client_concurrency: int
-    trusted: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
-    trusts_unix: bool
+    proxies: Proxies
     hosts: frozenset[str]
     """names that Host may have beside those of this machine; empty: see `checks_hosts`"""
     origins: frozenset[str]
@@ -80,13 +76,11 @@ class Rules:
     @classmethod
     def of(cls, settings: Settings) -> Rules:
         """Those of the settings in force."""
-        proxies = settings.trusted_proxies
         unguarded = settings.api_keys is None and not settings.bind.startswith("unix:")
         return cls(
             client_rate=settings.client_rate,
             client_concurrency=settings.client_concurrency,
-            trusted=tuple(ipaddress.ip_network(item) for item in proxies if item != "unix"),
-            trusts_unix="unix" in proxies,
+            proxies=Proxies.of(settings.trusted_proxies),
             hosts=frozenset(settings.allowed_hosts),
             origins=frozenset(settings.cors_origins),
             checks_api=unguarded and (not is_public(settings.bind) or bool(settings.allowed_hosts)),
@@ -125,7 +119,7 @@ class Access:
         Raises:
             Unauthorised, NotPermitted: who may not.
         """
-        address = self._address(asked)
+        address = self._rules.proxies.client_address(asked.peer, asked.headers)
         if asked.local:
             if self._rules.checks_ops:
                 self._check_site(asked)
@@ -181,7 +175,7 @@ class Access:
     def _by_address(self, address: str) -> tuple[Client, Allowance]:
         client = Client(address, "address", address)
         allowance = Allowance(
-            f"address:{_subscriber(address)}", self._rules.client_rate, self._rules.client_concurrency
+            f"address:{subscriber(address)}", self._rules.client_rate, self._rules.client_concurrency
         )
         return client, allowance
 
@@ -200,30 +194,11 @@ class Access:
         if not self._is_operator(_bearer(asked.headers)):
             raise Unauthorised("this needs Authorization: Bearer and the token of ASR_ADMIN_TOKEN")
 
-    # Where it comes from.
-
-    def _address(self, asked: Asked) -> str:
-        """The client's own address: the last in the chain of proxies that no trusted proxy vouches for."""
-        peer = asked.peer or "unix"
-        for hop in _hops(asked.headers):
-            if not self._trusts(peer):
-                break
-            peer = hop
-        return peer
-
-    def _trusts(self, peer: str) -> bool:
-        if peer == "unix":
-            return self._rules.trusts_unix
-        found = _ip(peer)
-        return found is not None and any(
-            found.version == network.version and found in network for network in self._rules.trusted
-        )
-
     # Web pages of other sites.
 
     def _check_site(self, asked: Asked) -> None:
         host = asked.headers.get("host")
-        if host is not None and not self._is_ours(_host_name(host)):
+        if host is not None and not self._is_ours(host_name(host)):
             raise NotPermitted(
                 f"Host is {host[:100]!r}: this service is asked by localhost or an address; for another name"
                 " see ASR_ALLOWED_HOSTS",
@@ -241,7 +216,7 @@ class Access:
 
     def _is_ours(self, name: str) -> bool:
         # Any address is right: only a name can be made to lead here (DNS rebinding).
-        own = name == "localhost" or name.endswith(".localhost") or _ip(name) is not None
+        own = name == "localhost" or name.endswith(".localhost") or ip_of(name) is not None
         return own or name in self._rules.hosts
 
 
@@ -286,41 +261,3 @@ def _limit(client: Client, allowance: Allowance, refused: Refused) -> AsrError:
             )
         case _:
             return OverCapacity("as many requests are under way as may be: try again in a second")
-
-
-def _hops(headers: Headers) -> Iterator[str]:
-    """The addresses of X-Forwarded-For, the last first, up to one that is no address."""
-    chain = ",".join(headers.getlist("x-forwarded-for")).split(",")
-    for item in reversed(chain[-_LONGEST_CHAIN:]):
-        name = item.strip()
-        if name.startswith("[") or name.count(":") == 1:  # with a port, as some proxies write it
-            name = _host_name(name)
-        found = _ip(name)
-        if found is None:
-            return
-        yield str(found)
-
-
-def _host_name(host: str) -> str:
-    """What Host names, without the port."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower().removesuffix(".")
-
-
-def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        found = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
-        return found.ipv4_mapped
-    return found
-
-
-def _subscriber(address: str) -> str:
-    """What an address is counted by: an IPv6 subscriber has a whole network."""
-    found = _ip(address)
-    if isinstance(found, ipaddress.IPv6Address):
-        return str(ipaddress.ip_network((found, _IPV6_PREFIX), strict=False))
-    return address

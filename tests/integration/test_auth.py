@@ -184,17 +184,15 @@ def test_an_expired_key_is_told_so(service: Guarded) -> None:
 
 def test_a_broken_file_is_told_and_keeps_the_keys_also_for_new_workers(service: Guarded) -> None:
     key = make(service, "steady")
-    master = service.master.pid
-
-    def told() -> int:
-        """How often the master, whose copy new workers get, has read the file."""
-        return sum(
-            line["message"] == "API keys read again" and line["pid"] == master for line in service.log_lines()
-        )
-
-    before = told()
     service.keys("add", "another")
-    wait_for("the master has read the keys", lambda: told() > before, 20)
+    number = len(json.loads(service.keys_path.read_text())["keys"])
+
+    def know() -> bool:
+        """Master (whose copy new workers get) and workers have all read the file as it is now."""
+        read = {line["pid"]: line["keys"] for line in service.log_lines() if "keys" in line}
+        return {service.master.pid, *service.worker_pids()} <= {pid for pid in read if read[pid] == number}
+
+    wait_for("all processes have read the keys", know, 20)
     whole = service.keys_path.read_text()
     service.keys_path.write_text(whole[:-20])
     try:
