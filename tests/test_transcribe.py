@@ -293,6 +293,23 @@ def test_a_run_that_resumes_finds_the_rest_and_recognises_no_more(
             assert rest.audio_seconds == progress.audio_seconds
 
 
+def test_who_gives_way_is_asked_before_each_span_and_each_block_in_silence(
+    transcriber: Transcriber, four_clips: Path, recordings: Path
+) -> None:
+    asked: list[int] = []
+    progress = Progress()
+    polite = make(batcher=transcriber._batcher, give_way=lambda: asked.append(progress.spans))
+    with opened(four_clips) as descriptor:
+        found = len(list(polite.segments(descriptor, Options(), progress)))
+    assert set(range(found)) <= set(asked)
+    asked.clear()
+    silent = recordings / "silent minute.flac"
+    soundfile.write(silent, np.zeros(60 * RATE, np.int16), RATE)
+    with opened(silent) as descriptor:
+        assert not list(polite.segments(descriptor, Options()))
+    assert len(asked) >= 5
+
+
 def test_a_model_of_longer_spans_goes_on_where_one_of_shorter_spans_stopped(
     transcriber: Transcriber, four_clips: Path
 ) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from starlette.datastructures import Headers
 
 from asrsvc.errors import AsrError, NotFound, StoreError
+from asrsvc.jobs.manners import Manners
 from asrsvc.release.card import read_card
 from asrsvc.release.catalogue import catalogue
 from asrsvc.release.store import Store
@@ -24,7 +26,7 @@ from asrsvc.serving.metric_folder import metric_folder
 from asrsvc.serving.operations import Operation, Operations
 from asrsvc.serving.warmup import check, expected
 from asrsvc.settings import Settings, is_public
-from asrsvc.speech.batch import Batcher, Line
+from asrsvc.speech.batch import Batcher
 from asrsvc.speech.decode import Limits
 from asrsvc.speech.ffmpeg import HelperPool
 from asrsvc.speech.model import Model
@@ -64,6 +66,8 @@ class Transcribers:
     requests: Transcriber
     jobs: Transcriber
     """lets requests go first"""
+    manners: Manners
+    """of those who work on jobs"""
 
 
 MOST_REQUESTS: Final = 10
@@ -110,22 +114,18 @@ def assemble(settings: Settings, loaded: Loaded) -> Transcribers:
         batch_size=settings.batch_size,
         queue_limit=MOST_REQUESTS + most_here(settings),
     )
-    ways: list[tuple[Line, float]] = [
-        (batcher, settings.queue_timeout),
-        (batcher.in_background(), PATIENCE_SECONDS),
-    ]
+    manners = Manners()
+    make = partial(
+        Transcriber,
+        loaded.model,
+        segmenter=loaded.segmenter,
+        helpers=helpers,
+        limits=Limits(max_seconds=settings.max_audio_seconds),
+    )
     return Transcribers(
-        *(
-            Transcriber(
-                loaded.model,
-                segmenter=loaded.segmenter,
-                helpers=helpers,
-                limits=Limits(max_seconds=settings.max_audio_seconds),
-                batcher=line,
-                queue_timeout=patience,
-            )
-            for line, patience in ways
-        )
+        requests=make(batcher=batcher, queue_timeout=settings.queue_timeout),
+        jobs=make(batcher=batcher.in_background(), queue_timeout=PATIENCE_SECONDS, give_way=manners.give_way),
+        manners=manners,
     )
 
 
@@ -153,7 +153,12 @@ def load_app(
     settings, version = brief.settings, transcribers.requests.model.version
     counting = _counting(brief, load_seconds)
     jobs = Jobs(
-        settings, transcribers.jobs, upload_limits(settings), observe=observe, count=counting.meter.work
+        settings,
+        transcribers.jobs,
+        transcribers.manners,
+        upload_limits(settings),
+        observe=observe,
+        count=counting.meter.work,
     )
     app = create_app(
         settings,

@@ -7,6 +7,7 @@ from typing import Final
 from starlette.routing import Route
 
 from asrsvc.errors import StatusError
+from asrsvc.jobs.manners import Manners
 from asrsvc.jobs.runner import Count, Observe, Runner
 from asrsvc.jobs.storage import Storage
 from asrsvc.jobs.store import JobStore
@@ -28,6 +29,7 @@ class Jobs:
         self,
         settings: Settings,
         transcriber: Transcriber,
+        manners: Manners,
         uploads: UploadLimits,
         *,
         observe: Observe,
@@ -38,10 +40,12 @@ class Jobs:
         Args:
             settings: in force.
             transcriber: lets requests go first.
+            manners: of those who work on jobs.
             uploads: limits of request bodies.
             observe: told of each job that has ended here.
             count: told of each stretch of work on a job.
         """
+        self._manners = manners
         self._status = settings.runtime_dir / status.FILE_NAME
         self._version = transcriber.model.version
         keep_seconds = settings.jobs_keep_seconds
@@ -74,6 +78,10 @@ class Jobs:
     def start(self) -> None:
         """Begin to work on jobs, in the running loop."""
         self._runner.start()
+
+    def note_requests(self, in_hand: int) -> None:
+        """So many requests are in hand in this worker."""
+        self._manners.note_requests(in_hand)
 
     def leave(self) -> None:
         """Give up what is in hand at its next span, for another worker; end the streams of events."""

@@ -237,6 +237,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
 
     def _count(self) -> None:
         self.brief.row[Column.IN_HAND] = self._places.in_hand
+        if self._jobs is not None:
+            self._jobs.note_requests(self._places.in_hand)
 
     def _count_arriving(self) -> None:
         self.brief.row[Column.ARRIVING] = self._acceptor.begun

@@ -73,6 +73,7 @@ class Transcriber:
         limits: Limits,
         batcher: Line,
         queue_timeout: float,
+        give_way: Callable[[], None] = lambda: None,
     ) -> None:
         """Put the parts together.
 
@@ -83,6 +84,7 @@ class Transcriber:
             limits: of a recording.
             batcher: in front of the model's engine.
             queue_timeout: seconds that a span may wait for the engine.
+            give_way: called before each block that is decoded and each span that is recognised; may wait.
         """
         self.model = model
         self._segmenter = segmenter
@@ -90,6 +92,7 @@ class Transcriber:
         self._limits = limits
         self._batcher = batcher
         self._queue_timeout = queue_timeout
+        self._give_way = give_way
 
     def segments(
         self,
@@ -119,7 +122,7 @@ class Transcriber:
         """
         progress = progress if progress is not None else Progress()
         recording = Recording(descriptor, self._limits, self._helpers)
-        with contextlib.closing(_followed(recording, progress, cancelled)) as blocks:
+        with contextlib.closing(self._followed(recording, progress, cancelled)) as blocks:
             spans = self._segmenter.spans(blocks, self.model.max_span_seconds)
             progress.reached = resume_at
             yield from self._read(_after(spans, resume_at), options, progress, cancelled)
@@ -140,6 +143,7 @@ class Transcriber:
                 raise Cancelled("the client has gone")
             if span is None:
                 return
+            self._give_way()
             segment = self._recognise(span, options, progress)
             progress.reached = span.waveform.end
             if segment.text or segment.events:
@@ -164,6 +168,21 @@ class Transcriber:
         progress = progress if progress is not None else Progress()
         found = tuple(self.segments(descriptor, options, progress, cancelled))
         return whole(found, progress.audio_seconds)
+
+    def _followed(
+        self, recording: Recording, progress: Progress, cancelled: threading.Event | None
+    ) -> Generator[FloatArray, None, None]:
+        """The blocks of a recording: in silence, no span would come for a long time.
+
+        Closed, it lets go of the helper process that may wait behind it.
+        """
+        for block in recording.blocks():
+            progress.audio_seconds = recording.seconds
+            progress.declared_seconds = recording.declared_seconds
+            yield block
+            if cancelled is not None and cancelled.is_set():
+                raise Cancelled("the client has gone")
+            self._give_way()
 
     def _recognise(self, span: Span, options: Options, progress: Progress) -> Segment:
         offset = span.waveform.offset / SAMPLE_RATE
@@ -214,21 +233,6 @@ class Transcriber:
         )
         progress.inference_seconds += inference.seconds
         return read(inference.logits, self.model.vocabulary)
-
-
-def _followed(
-    recording: Recording, progress: Progress, cancelled: threading.Event | None
-) -> Generator[FloatArray, None, None]:
-    """The blocks of a recording: in silence, no span would come for a long time.
-
-    Closed, it lets go of the helper process that may wait behind it.
-    """
-    for block in recording.blocks():
-        progress.audio_seconds = recording.seconds
-        progress.declared_seconds = recording.declared_seconds
-        yield block
-        if cancelled is not None and cancelled.is_set():
-            raise Cancelled("the client has gone")
 
 
 def _after(spans: Iterator[Span], sample: int) -> Iterator[Span]:

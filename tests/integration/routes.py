@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount
 
 from asrsvc import settings
+from asrsvc.jobs.manners import Manners
 from asrsvc.serving import compose
 from asrsvc.serving.limits import ClientTable
 from asrsvc.serving.metric_folder import empty_metric_folder
@@ -32,7 +33,7 @@ def application(folder: Path) -> Any:
         clients=ClientTable.create(tickets=10),
     )
     transcriber: Any = SimpleNamespace(model=SimpleNamespace(version="sensevoice-nano"))
-    transcribers = compose.Transcribers(transcriber, transcriber)
+    transcribers = compose.Transcribers(transcriber, transcriber, Manners())
     app, _jobs = compose.load_app(brief, transcribers, lambda _status, _note: None, 0.0)
     return app
 
