@@ -86,6 +86,6 @@ def visiting(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
     visit = Visit(browser, url, **options)
     try:
         yield visit.page
-        assert visit.faults == []
+        assert not visit.faults, visit.faults
     finally:
         visit.context.close()

@@ -16,7 +16,7 @@ import soundfile
 from axe_playwright_python.sync_playwright import Axe
 from browser import chromium, microphone, visiting
 from cutting import cutting
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Error, Page, Route, expect
 from recordings import write_recording
 from service import CLIPS, Service, manifest, running
 
@@ -508,3 +508,14 @@ def test_a_recording_in_which_nobody_speaks_says_so(page: Page) -> None:
     give(page, CLIPS / "noise.flac")
     done(page)
     expect(page.locator(".nothing")).to_have_text("Nobody speaks in this recording.")
+
+
+def test_the_policy_is_in_force(browser: Browser, service: Service) -> None:
+    # The same watch is kept in every test of this module.
+    with (
+        pytest.raises(AssertionError, match="Content Security Policy"),
+        visiting(browser, service.url) as page,
+    ):
+        page.evaluate("document.body.setAttribute('style', 'color: red')")
+    with visiting(browser, service.url) as page, pytest.raises(Error, match="TrustedHTML"):
+        page.evaluate("document.body.innerHTML = '<b>bold</b>'")
