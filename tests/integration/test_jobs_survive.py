@@ -118,7 +118,7 @@ def test_twenty_jobs_outlive_a_killed_worker_a_roll_to_another_model_and_a_resta
 def test_jobs_outlive_a_power_cut_and_go_on_from_where_they_were(tmp_path: Path, sounds: list[bytes]) -> None:
     with operated(tmp_path, ASR_WORKERS="1") as service:
         jobs = JobClient(service)
-        sound = chained(sounds[0], tmp_path / "long.flac", times=4)
+        sound = chained(sounds[0], tmp_path / "long.flac", times=3)
         job = jobs.begin(sound)
         wait_for("something found", lambda: jobs.job(job)["progress"]["segments"] > 5, 30)
         service.kill_all()
@@ -172,6 +172,7 @@ def test_a_worker_that_leaves_gives_its_job_up_at_the_next_span_and_ends_the_str
         each_has_ended_once(service, waiting)
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(180)
 def test_jobs_go_on_while_new_code_takes_over(tmp_path: Path, sounds: list[bytes]) -> None:
     with renewable(tmp_path, ASR_JOBS_RUNNING="4") as service:
