@@ -424,7 +424,7 @@ def test_a_service_that_is_gone_is_said_to_be(browser: Browser, service: Service
 
 def test_subtitles_are_those_that_the_service_would_write(page: Page) -> None:
     chance = random.Random(5)
-    talks = [talk(chance) for _ in range(200)]
+    talks = [talk(chance) for _ in range(80)]
     bodies = [[asdict(segment) for segment in segments] for segments in talks]
     written = page.evaluate(
         """async (talks) => {
