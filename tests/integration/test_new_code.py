@@ -237,6 +237,7 @@ def test_a_worker_that_says_ready_and_never_answers_fails_its_roll(tmp_path: Pat
         "serving/compose.py",
         append(
             "async def _mute(scope, receive, send):\n    import asyncio\n    await asyncio.sleep(600)\n\n\n"
+            "class _Meter:\n    refused = None\n\n\n_mute.meter = _Meter\n\n\n"
             "def load_app(*_):\n    return _mute"
         ),
     )
