@@ -233,7 +233,7 @@ def test_an_operation_has_none_of_the_services_descriptors_and_signals(service: 
     assert not [target for target in targets if "memfd" in target or "pipe" in target], targets
     listeners = [c for c in process.net_connections("all") if c.status == "LISTEN"]
     assert listeners == []
-    assert psutil.Process(pid).nice() == 0
+    assert process.nice() == psutil.Process(service.master.pid).nice()
     assert "Umask:\t0022" in Path(f"/proc/{pid}/status").read_text()
     found = ended(service, f"/admin/operations/{operation}")
     assert found["state"] == "succeeded"
