@@ -200,7 +200,7 @@ def test_an_update_over_http_outlives_the_worker_that_was_asked(service: Operate
         assert found["result"]["version"] == other.id
         assert any("watching it" in line for line in found["progress"])
         service.wait_whole(other)
-        assert not before & service.worker_pids()
+        wait_for("the end of the old workers", lambda: not before & service.worker_pids())
         with ops(service) as client:
             models = client.get("/admin/models").json()
             assert models["serving"] == other.id
