@@ -632,10 +632,15 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         machine = self._machine
         if machine is None or self._handed_over or self.master_pid:
             return  # the status file belongs to the other master
+        self._write(machine)
         if not self._told_ready and machine.ready > 0:
+            # After the file: who waits for systemd reads there that it serves.
             self._told_ready = True
             self._notifier.ready(f"serving {machine.base}")
             self._first_serves(machine)
+
+    def _write(self, machine: Machine) -> None:
+        """Replace the status file if anything in it has changed."""
         found = report.build(
             machine,
             report.Known(
