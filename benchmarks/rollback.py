@@ -27,7 +27,7 @@ from stage import (
     as_clip,
     describe,
     machine,
-    measure_capacity,
+    measured_capacity,
     quantile,
     staged,
 )
@@ -81,9 +81,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     ):
         stage.roll(stage.versions[1])  # now there is one to go back to
         port = stage.service.port
-        measure_capacity(port, clips, 2, 2 * options.workers)  # the first runs are slow
-        capacity = measure_capacity(port, clips, options.capacity_seconds, 2 * options.workers)
-        print(f"capacity {capacity:.1f} requests/s", file=sys.stderr)
+        capacity = measured_capacity(port, clips, options)
         load = MeasuredLoad([port], clips, rate=options.load * capacity, early_share=0)
 
         def direct() -> None:
