@@ -119,6 +119,8 @@ class Turn:
     """CPU seconds of a clip"""
     client_cpu: float = 0.0
     """CPU seconds of its client"""
+    busy: float = 1.0
+    """share of the time that the engines run"""
 
 
 def run_engines(engines: list[Engine], seconds: float) -> Turn:
@@ -152,7 +154,8 @@ def run_service(service: Service, loads: list[MeasuredLoad], seconds: float) -> 
         until = time.monotonic() + seconds
         await asyncio.gather(*(client(load, until) for load in loads))
 
-    before, own = cpu_seconds(service), time.process_time()
+    before, own, told = cpu_seconds(service), time.process_time(), len(service.log_lines())
+    began = time.monotonic()
     asyncio.run(clients())
     cpu, own = (cpu_seconds(service) - before) / len(ends), (time.process_time() - own) / len(ends)
     failures = [record.error for load in loads for record in load.report.failures()]
@@ -162,7 +165,9 @@ def run_service(service: Service, loads: list[MeasuredLoad], seconds: float) -> 
     first, last = len(loads) // 2, len(ends) - len(loads)
     if last <= first:
         raise RuntimeError(f"only {len(ends)} requests in {seconds:g} s: give it more seconds")
-    return Turn((last - first) / (ends[last] - ends[first]), cpu, own)
+    took = (time.monotonic() - began) * len(service.workers())
+    busy = sum(line.get("inference_ms", 0) for line in service.log_lines()[told:]) / 1000 / took
+    return Turn((last - first) / (ends[last] - ends[first]), cpu, own, busy)
 
 
 def alone(load: MeasuredLoad) -> float:
@@ -203,6 +208,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         run_service(stage.service, clients(), WARM_UP_SECONDS)
         turns: dict[str, list[Turn]] = {"engine": [], "service": []}
         times: dict[str, list[float]] = {"engine": [], "service": []}
+        beside: list[float] = []
         measured_from = len(stage.service.log_lines())
         for number in range(options.rounds):
             for who in list(turns) if number % 2 == 0 else list(turns)[::-1]:
@@ -210,11 +216,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                     turns[who].append(run_engines(engines, options.seconds))
                 else:
                     turns[who].append(run_service(stage.service, clients(), options.seconds))
-            lone = client(number)
+            lone, told = client(number), len(stage.service.log_lines())
             for index in range(options.lone):
                 engines[0].tell(f"once {index}")
                 times["engine"].append(engines[0].answer())
                 times["service"].append(alone(lone))
+            said = [line for line in stage.service.log_lines()[told:] if "inference_ms" in line]
+            beside += [
+                seconds * 1000 - line["inference_ms"]
+                for seconds, line in zip(times["service"][-options.lone :], said, strict=True)
+            ]
             last = [round(turns[who][-1].rate, 2) for who in turns]
             print(f"round {number + 1}: engine and service {last} clips/s", file=sys.stderr)
         lines = [line for line in stage.service.log_lines()[measured_from:] if "inference_ms" in line]
@@ -234,11 +245,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             ours.rate / bare.rate for ours, bare in zip(turns["service"], turns["engine"], strict=True)
         ),
         "cpu_ms": {who: statistics.median(turn.cpu for turn in found) * 1000 for who, found in turns.items()},
+        "engines_busy": statistics.median(turn.busy for turn in turns["service"]),
         "client_cpu_ms": statistics.median(turn.client_cpu for turn in turns["service"]) * 1000,
         "alone_ms": {
             turn: {f"p{share}": quantile(of, share / 100) * 1000 for share in (50, 90)}
             for turn, of in times.items()
         },
+        "beside_the_engine_p50_ms": quantile(beside, 0.5),
         "overhead_p50_ms": (quantile(times["service"], 0.5) - quantile(times["engine"], 0.5)) * 1000,
         "requests": len(lines),
         "service_says_ms": {name: statistics.median(line[name] for line in lines) for name in SPLIT},
@@ -264,7 +277,9 @@ def report(result: dict[str, Any]) -> str:
     lines.append(f"{'clients':10}{'':>34}{result['client_cpu_ms']:>10.1f}")
     lines.append(
         f"service / engine: {result['ratio_throughput']:.3f} of the throughput (median of the rounds); "
-        f"a lone request takes {result['overhead_p50_ms']:.1f} ms more"
+        f"its engines run {result['engines_busy']:.1%} of the time; "
+        f"a lone request takes {result['overhead_p50_ms']:.1f} ms more, and is outside of the engine for "
+        f"{result['beside_the_engine_p50_ms']:.1f} ms (features included)"
     )
     said = ", ".join(f"{name[:-3]} {value:.1f}" for name, value in result["service_says_ms"].items())
     return "\n".join([*lines, f"the service says of a request, median ms: {said}"])

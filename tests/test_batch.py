@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asrsvc.errors import AsrError, InferenceFailed, NotReady
-from asrsvc.speech.batch import Batcher, Inference
+from asrsvc.speech.batch import Batcher, Inference, Promise
 from asrsvc.speech.engine import Engine
 from asrsvc.speech.features import FEATURE_SIZE
 from asrsvc.speech.types import FloatArray
@@ -66,9 +67,9 @@ class Line:
 
     def put(self, mark: float, length: int = 10, timeout: float = LONG, **ask: object) -> Future[Inference]:
         """Put a span in, and return when it is in the line."""
-        before = self.batcher._queue.qsize()
+        before = len(self.batcher)
         promised = self._threads.submit(self.infer, mark, length, timeout, **ask)
-        eventually(lambda: self.batcher._queue.qsize() > before or promised.done())
+        eventually(lambda: len(self.batcher) > before or promised.done())
         return promised
 
     def infer(
@@ -208,7 +209,7 @@ def test_other_than_as_many_results_as_spans_is_a_failure_and_the_line_goes_on(
                 future.result(DEADLINE)
         else:  # each is tried again alone, and that goes well
             assert future.result(DEADLINE).logits.shape == (1, 1)
-    assert line.batcher._thread.is_alive()
+    assert line.batcher._threads[0].is_alive()
 
 
 def test_a_span_that_waits_too_long_is_not_run(stack: ExitStack) -> None:
@@ -262,10 +263,10 @@ def test_closing_finishes_what_waits(batch_size: int, stack: ExitStack) -> None:
     line.block()
     promised = [line.put(mark, length) for mark, length in enumerate([10, 10, 3, 3, 3, 20])]
     closing = line._threads.submit(line.batcher.close, DEADLINE)
-    eventually(lambda: line.batcher._queue.qsize() == 7)
+    eventually(lambda: line.batcher._closing)
     line.engine.gate.set()
     closing.result(DEADLINE)
-    assert not line.batcher._thread.is_alive()
+    assert not line.batcher._threads[0].is_alive()
     assert [future.result(DEADLINE).logits.item() for future in promised] == [*range(6)]
 
 
@@ -281,7 +282,7 @@ def test_closing_twice_is_closing(stack: ExitStack) -> None:
     line = Line(stack, NotedEngine(), batch_size=1, queue_limit=1)
     for _ in range(4):
         line.batcher.close(DEADLINE)
-    assert not line.batcher._thread.is_alive()
+    assert not line.batcher._threads[0].is_alive()
 
 
 def test_what_comes_while_the_line_closes_is_refused_or_run_but_never_lost(stack: ExitStack) -> None:
@@ -304,7 +305,7 @@ def test_closing_gives_up_on_an_engine_that_hangs(stack: ExitStack) -> None:
     line.block()
     line.put(1)
     line.batcher.close(0.05)
-    assert line.batcher._thread.is_alive()
+    assert line.batcher._threads[0].is_alive()
 
 
 @settings(max_examples=10, deadline=None)
@@ -327,3 +328,125 @@ def test_the_real_engine_gives_each_its_own_frames(lengths: list[int], size: int
     finally:
         batcher.close(DEADLINE)
     assert shapes == [(length + 4, 1307) for length in lengths]
+
+
+class CountedCores:
+    """Cores of which so many are there."""
+
+    def __init__(self, cores: int) -> None:
+        self.cores = cores
+        self.running = 0
+        self.most = 0
+        self._lock = threading.Lock()
+
+    def began(self) -> None:
+        with self._lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+
+    def ended(self) -> None:
+        with self._lock:
+            self.running -= 1
+
+    def idle(self) -> bool:
+        return self.running < self.cores
+
+
+def gather(batcher: Batcher, asker: object, marks: Sequence[float]) -> list[Promise]:
+    return [
+        batcher.submit(
+            np.full((10, FEATURE_SIZE), mark, np.float32), "auto", use_itn=True, timeout=LONG, asker=asker
+        )
+        for mark in marks
+    ]
+
+
+@pytest.fixture
+def helped(stack: ExitStack) -> Callable[[int, int], tuple[NotedEngine, CountedCores, Batcher]]:
+    def make(helpers: int, cores: int) -> tuple[NotedEngine, CountedCores, Batcher]:
+        engine, counted = NotedEngine(), CountedCores(cores)
+        batcher = Batcher(
+            engine,  # type: ignore[arg-type]
+            batch_size=1,
+            queue_limit=20,
+            helpers=helpers,
+            cores=counted,
+        )
+        stack.callback(batcher.close, DEADLINE)
+        stack.callback(engine.gate.set)
+        return engine, counted, batcher
+
+    return make
+
+
+Helped = Callable[[int, int], tuple[NotedEngine, CountedCores, Batcher]]
+
+
+def test_the_spans_of_one_request_are_spread_over_idle_cores(helped: Helped) -> None:
+    engine, cores, batcher = helped(3, 3)
+    engine.gate.clear()
+    promised = gather(batcher, "long", range(6))
+    eventually(lambda: cores.running == 3)
+    assert len(batcher) == 3
+    engine.gate.set()
+    assert [promise.result().logits.item() for promise in promised] == [*range(6)]
+    eventually(lambda: cores.running == 0)
+
+
+def test_without_an_idle_core_nobody_helps_until_there_is_one(helped: Helped) -> None:
+    engine, cores, batcher = helped(2, 1)
+    engine.gate.clear()
+    promised = gather(batcher, "long", range(3))
+    eventually(lambda: cores.running == 1)
+    time.sleep(0.1)  # that many looks of the helpers
+    assert cores.running == 1
+    cores.cores = 2
+    eventually(lambda: cores.running == 2)
+    engine.gate.set()
+    assert [promise.result().logits.item() for promise in promised] == [0, 1, 2]
+    assert cores.most == 2
+
+
+def test_a_helper_has_low_priority_and_the_first_thread_has_not(helped: Helped) -> None:
+    engine, cores, batcher = helped(1, 2)
+    engine.gate.clear()
+    promised = gather(batcher, "long", range(2))
+    eventually(lambda: cores.running == 2)
+    usual = os.getpriority(os.PRIO_PROCESS, os.getpid())
+    nice = [os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) for thread in batcher._threads]
+    engine.gate.set()
+    assert [promise.result().logits.item() for promise in promised] == [0, 1]
+    assert nice == [usual, min(19, max(usual, 10))]
+
+
+def test_a_short_request_waits_for_one_span_of_a_long_one_at_most(helped: Helped) -> None:
+    engine, cores, batcher = helped(0, 1)
+    engine.gate.clear()
+    long = gather(batcher, "long", range(4))
+    eventually(lambda: cores.running == 1)
+    (short,) = gather(batcher, "short", [9])
+    engine.gate.set()
+    assert short.result().logits.item() == 9
+    assert [promise.result().logits.item() for promise in long] == [*range(4)]
+    assert marks(engine.batches) == [[0], [9], [1], [2], [3]]
+
+
+def test_a_failing_span_of_a_request_fails_alone_beside_helpers(stack: ExitStack) -> None:
+    engine = NotedEngine(lambda marks: InferenceFailed("bad") if 2 in marks else None)
+    batcher = Batcher(engine, batch_size=1, queue_limit=20, helpers=2)  # type: ignore[arg-type]
+    stack.callback(batcher.close, DEADLINE)
+    promised = gather(batcher, "long", range(5))
+    with pytest.raises(InferenceFailed, match="bad"):
+        promised[2].result()
+    assert [promised[mark].result().logits.item() for mark in (0, 1, 3, 4)] == [0, 1, 3, 4]
+
+
+def test_what_was_cancelled_is_not_run(helped: Helped) -> None:
+    engine, cores, batcher = helped(0, 1)
+    engine.gate.clear()
+    promised = gather(batcher, "long", range(3))
+    eventually(lambda: cores.running == 1)
+    promised[1].cancel()
+    engine.gate.set()
+    assert promised[2].result().logits.item() == 2
+    assert marks(engine.batches) == [[0], [2]]

@@ -408,7 +408,9 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             )
         known = self._machine.workers.get(member.number) if self._machine is not None else None
         died = not self._stopping and known is not None and known.state is WorkerState.READY
-        self._tally.bury(member.version, self._scoreboard.row(member.number).numbers(), died=died)
+        row = self._scoreboard.row(member.number)
+        self._tally.bury(member.version, row.numbers(), died=died)
+        row[Column.RUNNING] = 0
         if self._stopping or self._machine is None:
             return
         if self.master_pid and known is not None and known.state is WorkerState.LOADING:

@@ -16,8 +16,10 @@ from asrsvc.release.store import Store
 from asrsvc.release.versions import check_digests
 from asrsvc.serving import status
 from asrsvc.serving.accept import Head
+from asrsvc.serving.cores import SharedCores
 from asrsvc.serving.lanes import LaneName
 from asrsvc.serving.operations import Operation, Operations
+from asrsvc.serving.scoreboard import Row
 from asrsvc.serving.warmup import check, expected
 from asrsvc.settings import Settings
 from asrsvc.speech.batch import Batcher
@@ -43,6 +45,8 @@ class Loaded:
 
 MOST_REQUESTS: Final = 10
 """requests of a worker at the same time, with those whose body is slow to arrive"""
+MOST_RUNS: Final = 8
+"""of one worker's engine at the same time, on an idle machine: each takes memory of its own"""
 _SHORT_BYTES: Final = 8 * 2**20
 """an upload that declares no more waits in the short lane: 4 minutes of 16-bit WAV at 16 kHz"""
 
@@ -74,18 +78,32 @@ def load(
     return Loaded(model, Segmenter(), findings)
 
 
-def assemble(settings: Settings, loaded: Loaded) -> Transcriber:
-    """Everything around a loaded model; the threads and processes that it starts keep its priority."""
-    helpers = HelperPool(
+def assemble(settings: Settings, loaded: Loaded, row: Row) -> Transcriber:
+    """Everything around a loaded model; the threads and processes that it starts keep its priority.
+
+    Args:
+        settings: in force.
+        loaded: see `load`.
+        row: the worker's own numbers.
+    """
+    decoders = HelperPool(
         memory_bytes=settings.decode_memory_mb * 2**20, block_timeout=settings.decode_timeout
     )
-    helpers.warm_up()
+    decoders.warm_up()
+    workers = settings.worker_count()
+    helpers = min(workers, MOST_RUNS) - 1
     return Transcriber(
         loaded.model,
         segmenter=loaded.segmenter,
-        helpers=helpers,
+        helpers=decoders,
         limits=Limits(max_seconds=settings.max_audio_seconds),
-        batcher=Batcher(loaded.model.engine, batch_size=settings.batch_size, queue_limit=MOST_REQUESTS),
+        batcher=Batcher(
+            loaded.model.engine,
+            batch_size=settings.batch_size,
+            queue_limit=MOST_REQUESTS * (helpers + 2),
+            helpers=helpers,
+            cores=SharedCores(row, workers),
+        ),
         queue_timeout=settings.queue_timeout,
     )
 

@@ -136,7 +136,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             loaded = await asyncio.wrap_future(_in_niced_thread(load, brief.settings.thread_count()))
             from asrsvc.serving import compose  # noqa: PLC0415 - as above
 
-            transcriber = await asyncio.to_thread(compose.assemble, brief.settings, loaded)
+            transcriber = await asyncio.to_thread(compose.assemble, brief.settings, loaded, brief.row)
         except AsrError as error:
             self._cannot_load(error.message)
             return None
