@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from asrsvc.errors import InferenceFailed, ModelError
-from asrsvc.speech.engine import MODEL_FILE
+from asrsvc.speech.session import MODEL_FILE
 from asrsvc.speech.features import FbankExtractor
 from asrsvc.speech.model import DEFAULT_MAX_SPAN_SECONDS, Model
 
