@@ -39,9 +39,7 @@ class Engine:
         self.vocabulary_size = vocabulary_size
 
     @classmethod
-    def load(
-        cls, folder: Path, *, threads: int, device: str = "cpu", baked: Path | None = None
-    ) -> Engine:
+    def load(cls, folder: Path, *, threads: int, device: str = "cpu", baked: Path | None = None) -> Engine:
         """Open a version's network; arguments as for `open_session`.
 
         Raises:
@@ -121,4 +119,3 @@ def _check_graph(session: onnxruntime.InferenceSession, path: Path) -> int:
     if len(logits.shape) != 3 or not isinstance(logits.shape[2], int):
         raise ModelError(f"{path}: gives ctc_logits of shape {logits.shape}; [B, T, a fixed size] is right")
     return logits.shape[2]
-

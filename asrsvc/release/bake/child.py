@@ -17,11 +17,11 @@ import onnx
 import soundfile
 
 from asrsvc.errors import ModelError
+from asrsvc.release.answering import main
 from asrsvc.release.bake.int8 import to_int8
 from asrsvc.release.bake.twins import measure
 from asrsvc.release.exact import transform
 from asrsvc.release.manifest import MODEL_FILE
-from asrsvc.release.trial.answering import main
 from asrsvc.release.versions import check_digests
 from asrsvc.speech.cpu import has_vnni
 from asrsvc.speech.engine import Engine

@@ -30,7 +30,7 @@ from asrsvc.release.bake.twins import (
     manifest_bytes,
 )
 from asrsvc.release.files import give_to_owner, make_folder, sync_folder
-from asrsvc.release.trial.process import Child, ChildBroke, ChildRefused, Limits
+from asrsvc.release.process import Child, ChildBroke, ChildRefused, Limits
 from asrsvc.release.versions import Version
 from asrsvc.release.writing import write_new
 
@@ -212,5 +212,3 @@ def _sweep(target: Path) -> None:
 def _remove_files(folder: Path) -> None:
     for path in folder.iterdir():
         path.unlink()
-
-
