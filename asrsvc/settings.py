@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 _CHECKOUT: Final = Path(__file__).resolve().parent.parent
 _EACH_HOST: Final = "host"
@@ -225,6 +225,13 @@ class Settings:
     device: str = _setting(
         "ASR_DEVICE", "cpu", "device", "what the engine runs on: cpu, cuda, cuda:N", _device
     )
+    bake: str = _setting(
+        "ASR_BAKE",
+        "auto",
+        "name",
+        "faster twins of versions: auto, uint8: none of int8, off: published files are served as they are",
+        _one_of("auto", "uint8", "off"),
+    )
     max_upload_mb: int = _setting(
         "ASR_MAX_UPLOAD_MB", "512", "MiB", "size of a request body, at most", _integer(1, 65536)
     )
@@ -401,6 +408,12 @@ class Settings:
     def worker_count(self) -> int:
         """How many workers to run, `auto` resolved for this machine."""
         return self.workers if self.workers is not None else usable_cores()
+
+    def bake_mode(self) -> Literal["auto", "uint8", "off"]:
+        """What twins are made and served, for this device: they are for CPUs alone."""
+        if self.device != "cpu" or self.bake == "off":
+            return "off"
+        return "uint8" if self.bake == "uint8" else "auto"
 
     def draining_count(self) -> int:
         """How many workers may drain at the same time, `auto` resolved."""

@@ -26,8 +26,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from asrsvc.errors import InferenceFailed, ModelError
-from asrsvc.speech.engine import MODEL_FILE, Engine
+from asrsvc.speech.engine import Engine
 from asrsvc.speech.features import FEATURE_SIZE, FbankExtractor
+from asrsvc.speech.session import MODEL_FILE
 from asrsvc.speech.text import collapse, greedy_path
 from asrsvc.speech.types import FloatArray
 

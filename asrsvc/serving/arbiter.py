@@ -365,6 +365,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         match line.say:
             case "ready":
                 member.cost = line.cost or None
+                member.baked, member.problem = line.baked, line.problem
                 self._handle(Ready(now, member.number))
             case "failed":
                 member.error = line.error
@@ -644,10 +645,11 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 myself=self._myself,
                 pids=self._members.pids,
                 stopping=self._stopping,
-                problems=self._problems,
+                problems=self._problems + self._members.problems(),
                 refused=self._refused,
                 counters=status.Counters(**self._counters),
                 forced=frozenset(member.number for member in self._members if member.forced),
+                baked=frozenset(member.number for member in self._members if member.baked),
                 numbers=self._count_up(),
             ),
         )

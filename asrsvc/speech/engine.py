@@ -11,9 +11,8 @@ import numpy as np
 from asrsvc.errors import InferenceFailed, ModelError
 from asrsvc.speech.features import FEATURE_SIZE
 from asrsvc.speech.runtime import onnxruntime
+from asrsvc.speech.session import BAKED_MODEL_FILE, MODEL_FILE, first_line, open_session
 from asrsvc.speech.types import FloatArray
-
-MODEL_FILE: Final = "model_quant.onnx"
 
 LANGUAGE_QUERIES: Final = {"auto": 0, "zh": 3, "en": 4, "yue": 7, "ja": 11, "ko": 12}
 """language → index of its query embedding (FunASR, SenseVoiceSmall.lid_dict)"""
@@ -40,32 +39,15 @@ class Engine:
         self.vocabulary_size = vocabulary_size
 
     @classmethod
-    def load(cls, folder: Path, *, threads: int, device: str = "cpu") -> Engine:
-        """Open `model_quant.onnx` of a version's folder.
-
-        Args:
-            folder: the published file layout.
-            threads: intra-op threads of the session.
-            device: `cpu`, `cuda` or `cuda:N`.
+    def load(cls, folder: Path, *, threads: int, device: str = "cpu", baked: Path | None = None) -> Engine:
+        """Open a version's network; arguments as for `open_session`.
 
         Raises:
-            ModelError: the file is missing or damaged, its inputs or outputs are not SenseVoice's,
-                or the device is not to be had; the message names the file.
+            ModelError: as `open_session`, or its inputs or outputs are not SenseVoice's; the message
+                names the file.
         """
-        path = folder / MODEL_FILE
-        if not path.is_file():
-            raise ModelError(f"{path}: no such file")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Threads that spin while they wait take the cores from the other workers.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        providers = _providers(device)
-        try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-        except Exception as error:  # ONNX Runtime raises classes of its own without a common base
-            raise ModelError(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
+        session = open_session(folder, threads=threads, device=device, baked=baked)
+        path = folder / MODEL_FILE if baked is None else baked / BAKED_MODEL_FILE
         return cls(session, _check_graph(session, path))
 
     def run(
@@ -98,7 +80,7 @@ class Engine:
         try:
             logits, out_lengths = self._session.run(_OUTPUTS, feed)
         except Exception as error:  # as in load
-            raise InferenceFailed(f"the engine failed: {_first_line(error)}") from error
+            raise InferenceFailed(f"the engine failed: {first_line(error)}") from error
         wanted = lengths + QUERY_FRAMES
         shape = (len(batch), int(wanted.max()), self.vocabulary_size)
         if logits.shape != shape or not np.array_equal(out_lengths, wanted):
@@ -120,19 +102,6 @@ class Engine:
             raise InferenceFailed("the engine gives numbers that are not finite")
 
 
-def _providers(device: str) -> list[str | tuple[str, dict[str, int]]]:
-    kind, _, number = device.partition(":")
-    if kind == "cpu":
-        return ["CPUExecutionProvider"]
-    available = onnxruntime.get_available_providers()
-    if "CUDAExecutionProvider" not in available:
-        raise ModelError(
-            f"ASR_DEVICE={device} needs ONNX Runtime's CUDAExecutionProvider; this installation has "
-            f"{', '.join(available)}: install onnxruntime-gpu, or set ASR_DEVICE=cpu"
-        )
-    return [("CUDAExecutionProvider", {"device_id": int(number or 0)}), "CPUExecutionProvider"]
-
-
 def _check_graph(session: onnxruntime.InferenceSession, path: Path) -> int:
     inputs = {node.name: node.type for node in session.get_inputs()}
     if inputs != _INPUTS:
@@ -150,7 +119,3 @@ def _check_graph(session: onnxruntime.InferenceSession, path: Path) -> int:
     if len(logits.shape) != 3 or not isinstance(logits.shape[2], int):
         raise ModelError(f"{path}: gives ctc_logits of shape {logits.shape}; [B, T, a fixed size] is right")
     return logits.shape[2]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 
 from asrsvc.errors import InferenceFailed
-from asrsvc.release.trial.answering import Answer, main
+from asrsvc.release.answering import Answer, main
 from asrsvc.release.versions import check_digests
 from asrsvc.speech.batch import Batcher
 from asrsvc.speech.decode import Limits, Recording
@@ -82,11 +82,13 @@ class _Trial:
 
     def _load(self, question: Mapping[str, Any]) -> dict[str, Any]:
         started = time.monotonic()
+        baked = question.get("baked")
         loaded = Model.load(
             Path(question["folder"]),
             version=str(question["version"]),
             threads=int(question["threads"]),
             device=str(question["device"]),
+            baked=Path(baked) if baked is not None else None,
         )
         seconds = time.monotonic() - started
         model = self._model = replace(loaded, engine=_Finite(loaded.engine))
