@@ -35,6 +35,7 @@ from report import Panel, add_targets, finish
 from stage import MeasuredLoad, Service, Stage, as_clip, describe, machine, quantile, speech, staged
 
 import soundfile  # isort: skip - stage says where the next is
+from asrsvc.release.bake import find
 from asrsvc.settings import load as load_settings
 
 CLIP_SECONDS: Final = 10.0
@@ -53,7 +54,9 @@ def be_an_engine(folder: Path, threads: int) -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a library prints must not get between the answers
     waveforms = [soundfile.read(wav, dtype="float32")[0] for wav in sorted(folder.glob("*.wav"))]
-    model = Model.load(Path((folder / "model").read_text()), version="bare", threads=threads)
+    place: dict[str, str] = json.loads((folder / "model.json").read_text())
+    baked = Path(place["baked"]) if place["baked"] else None
+    model = Model.load(Path(place["folder"]), version="bare", threads=threads, baked=baked)
 
     def run(index: int) -> None:
         features = model.extractor.features(waveforms[index % len(waveforms)])
@@ -188,12 +191,15 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     workers, threads = settings.worker_count(), settings.thread_count()
     with tempfile.TemporaryDirectory(prefix="asrsvc-load-") as name, ExitStack() as stack:
         folder = Path(name)
-        chosen = {"ASR_WORKERS": str(workers), "ASR_THREADS": str(threads)}
+        chosen = {"ASR_WORKERS": str(workers), "ASR_THREADS": str(threads), "ASR_BAKE": options.bake}
         stage: Stage = stack.enter_context(staged(folder, options.model, **chosen))
         for clip, content in zip(clips, contents, strict=True):
             samples, rate = soundfile.read(io.BytesIO(content), dtype="int16")
             soundfile.write(folder / clip.name, samples, rate)
-        (folder / "model").write_text(str(stage.versions[0].path))
+        version = stage.versions[0]
+        twin = None if options.bake == "off" else find(stage.store.root, version.id, options.bake).usable
+        place = {"folder": str(version.path), "baked": str(twin or "")}
+        (folder / "model.json").write_text(json.dumps(place))
         engines = [stack.enter_context(engine(folder, threads)) for _ in range(workers)]
         for one in engines:
             one.answer()
@@ -232,6 +238,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "machine": found,
         "model": options.model,
+        "bake": options.bake,
         "workers": workers,
         "threads": threads,
         "rounds": options.rounds,
@@ -263,7 +270,8 @@ def report(result: dict[str, Any]) -> str:
     lines = [
         describe(result["machine"]),
         (
-            f"{result['model']} model, {result['workers']} workers of {result['threads']} threads, "
+            f"{result['model']} model, bake: {result['bake']}, "
+            f"{result['workers']} workers of {result['threads']} threads, "
             f"{result['rounds']} rounds by turns, {result['requests']} requests of {CLIP_SECONDS:g} s"
         ),
         f"{'':10}{'audio s/s (median, least, most)':>34}{'CPU ms':>10}{'alone: p50 ms':>16}{'p90 ms':>10}",
@@ -303,6 +311,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="The service against the bare engine on all cores.")
     parser.add_argument("--model", choices=("full", "nano"), default="full", help="default: %(default)s")
     parser.add_argument("--workers", type=int, help="default: as the service chooses")
+    parser.add_argument(
+        "--bake", choices=("auto", "uint8", "off"), default="auto", help="ASR_BAKE (default: %(default)s)"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=12, help="of each turn (default: %(default)s)")
     parser.add_argument("--lone", type=int, default=8, help="pairs in a round (default: %(default)s)")

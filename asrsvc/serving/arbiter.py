@@ -136,6 +136,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             }
         self._scoreboard = Scoreboard.create()
         self._soak = Soak(self._scoreboard)
+        self.log.info("%s", loaded.layout().reason)
         candidates = self._store.candidates()
         self._problems = candidates.problems
         for problem in candidates.problems:
@@ -455,6 +456,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         now = time.monotonic()
         self.num_workers = loaded.worker_count()
         if self.num_workers != self._machine.wanted:
+            self.log.info("%s", loaded.layout().reason)
             self._handle(Scale(now, self.num_workers))
         if record.forced:
             self.log.warning("%s is forced: its text and speed are not compared", wish.id)

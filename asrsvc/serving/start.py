@@ -85,9 +85,11 @@ def _parser() -> argparse.ArgumentParser:
         "--host", help="listen on this name or address, or on unix:/path (default: that of ASR_BIND)"
     )
     parser.add_argument("--port", help="listen on this TCP port (default: that of ASR_BIND, 7860)")
-    parser.add_argument("--workers", help="worker processes, or auto: one for each core (ASR_WORKERS)")
+    parser.add_argument("--workers", help="worker processes, or auto: by cores and memory (ASR_WORKERS)")
     parser.add_argument(
-        "--check", action="store_true", help="print every setting in force and where it came from"
+        "--check",
+        action="store_true",
+        help="print every setting in force and where it came from, and how the cores are shared out",
     )
     return parser
 
