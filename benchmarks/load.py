@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from report import Panel, add_targets, finish
-from stage import MeasuredLoad, Service, Stage, as_clip, describe, machine, quantile, speech, staged
+from stage import MeasuredLoad, Service, Stage, as_clip, describe, machine, quantile, speech, staged, wait_for
 
 import soundfile  # isort: skip - stage says where the next is
 from asrsvc.release.bake import find
@@ -173,6 +173,16 @@ def run_service(service: Service, loads: list[MeasuredLoad], seconds: float) -> 
     return Turn((last - first) / (ends[last] - ends[first]), cpu, own, busy)
 
 
+def said_of(service: Service, told: int, requests: int) -> list[dict[str, Any]]:
+    """What the service says of requests, after so many lines of its log; it does so behind their answers."""
+
+    def complete() -> list[dict[str, Any]] | None:
+        lines = [line for line in service.log_lines()[told:] if "inference_ms" in line]
+        return lines if len(lines) >= requests else None
+
+    return wait_for("the service's log", complete, 10)
+
+
 def alone(load: MeasuredLoad) -> float:
     """Seconds of one request."""
     asyncio.run(load.run(requests=1))
@@ -227,7 +237,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 engines[0].tell(f"once {index}")
                 times["engine"].append(engines[0].answer())
                 times["service"].append(alone(lone))
-            said = [line for line in stage.service.log_lines()[told:] if "inference_ms" in line]
+            said = said_of(stage.service, told, options.lone)
             beside += [
                 seconds * 1000 - line["inference_ms"]
                 for seconds, line in zip(times["service"][-options.lone :], said, strict=True)
