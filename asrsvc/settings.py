@@ -689,4 +689,4 @@ def report(settings: Settings) -> str:
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]])
         for row in rows
     ]
-    return "\n".join([*lines, "", settings.layout().reason])
+    return "\n".join([*lines, settings.layout().reason])
