@@ -130,7 +130,8 @@ def assemble(settings: Settings, loaded: Loaded, row: Row) -> Transcriber:
     )
     decoders.warm_up()
     workers = settings.worker_count()
-    helpers = min(workers, MOST_RUNS) - 1
+    # On a GPU all runs share one device, whose idle time nobody sees here.
+    helpers = min(workers, MOST_RUNS) - 1 if settings.device == "cpu" else 0
     return Transcriber(
         loaded.model,
         segmenter=loaded.segmenter,
