@@ -202,7 +202,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="asrsvc-load-") as name, ExitStack() as stack:
         folder = Path(name)
         chosen = {"ASR_WORKERS": str(workers), "ASR_THREADS": str(threads), "ASR_BAKE": options.bake}
-        stage: Stage = stack.enter_context(staged(folder, options.model, **chosen))
+        stage: Stage = stack.enter_context(staged(folder, options.model, changes=False, **chosen))
         for clip, content in zip(clips, contents, strict=True):
             samples, rate = soundfile.read(io.BytesIO(content), dtype="int16")
             soundfile.write(folder / clip.name, samples, rate)

@@ -82,7 +82,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         for name, bake in BAKED.items():
             with tempfile.TemporaryDirectory(prefix="asrsvc-memory-") as folder:
                 settings = {"ASR_WORKERS": str(workers), "ASR_SOAK_SECONDS": "0.1", "ASR_BAKE": bake}
-                with staged(Path(folder), options.model, **settings) as stage:
+                with staged(Path(folder), options.model, changes=False, **settings) as stage:
                     found = look(stage, workers)
             result["workers"].setdefault(str(workers), {})[name] = found
             print(workers, name, {key: round(value, 2) for key, value in found.items()}, file=sys.stderr)

@@ -8,7 +8,6 @@ import io
 import json
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -60,36 +59,27 @@ def make_versions(store: Store, model: str) -> list[Version]:
     return versions
 
 
-def bake(service: Service, versions: list[Version]) -> None:
-    """Make the faster twins that the service would make by itself some time later.
-
-    Raises:
-        subprocess.CalledProcessError: one cannot be made; it has said why.
-    """
-    for version in versions:
-        command = [service.python, "-m", "asrsvc.release.cli", "bake", version.id]
-        subprocess.run(
-            command, env=service.environ, cwd=ROOT, stdout=subprocess.DEVNULL, check=True, timeout=600
-        )
-
-
 @contextmanager
-def staged(folder: Path, model: str, **settings: str) -> Iterator[Stage]:
-    """A running service that serves the first of two versions; ended at SIGTERM too."""
+def staged(folder: Path, model: str, *, changes: bool = True, **settings: str) -> Iterator[Stage]:
+    """A running service that serves the first of two versions; ended at SIGTERM too.
+
+    Args:
+        folder: for all that it writes.
+        model: `full` or `nano`.
+        changes: whether the second version will be served too.
+        settings: of the service.
+    """
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     store = Store(folder / "store")
     ensure_embedded(store)
     versions = make_versions(store, model)
     bake = settings.setdefault("ASR_BAKE", "auto")
     if bake in {"auto", "uint8"}:
-        for version in versions:
+        for version in versions if changes else versions[:1]:
             make_if_missing(store.root, version, bake, limits=MakeLimits(), progress=_say)
     # What random weights say is no measure of a version.
     random = {} if model == "nano" else {"ASR_SOAK_MAX_EMPTY": "1"}
-    chosen = {"ASR_THREADS": "1", "ASR_BAKE": "auto", **random, **settings}
-    stage = Stage(Service(folder, **chosen), store, versions)
-    if chosen["ASR_BAKE"] != "off":
-        bake(stage.service, versions)
+    stage = Stage(Service(folder, **{"ASR_THREADS": "1", **random, **settings}), store, versions)
     try:
         stage.service.start()
         if stage.status().version != versions[0].id:
