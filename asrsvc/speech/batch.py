@@ -17,6 +17,7 @@ from typing import Final
 
 from asrsvc.errors import AsrError, InferenceFailed, NotReady
 from asrsvc.speech.engine import Engine
+from asrsvc.speech.frames import Frames
 from asrsvc.speech.types import FloatArray
 
 log = logging.getLogger(__name__)
@@ -30,8 +31,8 @@ _LENGTH_RATIO: Final = 0.8
 class Inference:
     """What the engine gave for one span, and what it took."""
 
-    logits: FloatArray
-    """shape (4 + T, V), float32"""
+    frames: Frames
+    """4 + T of them"""
     seconds: float
     """time of the run that the span was part of"""
 
@@ -164,8 +165,8 @@ class Batcher:
             jobs[0].future.set_exception(error)
             return
         seconds = time.monotonic() - started
-        for job, logits in zip(jobs, results, strict=True):
-            job.future.set_result(Inference(logits, seconds))
+        for job, frames in zip(jobs, results, strict=True):
+            job.future.set_result(Inference(frames, seconds))
 
 
 def _similar(one: FloatArray, other: FloatArray) -> bool:

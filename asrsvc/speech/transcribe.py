@@ -168,7 +168,7 @@ class Transcriber:
         )
         progress.inference_seconds += inference.seconds
         progress.spans += 1
-        reading = read(inference.logits, self.model.vocabulary)
+        reading = read(inference.frames, self.model.vocabulary)
         heard = words(reading, offset, limit) if options.words else ()
         start, end = span.start / SAMPLE_RATE, span.end / SAMPLE_RATE
         if reading.tokens and span.end - span.start == len(span.waveform.samples):
