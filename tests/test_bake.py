@@ -52,11 +52,16 @@ def test_a_twin_gives_bit_for_bit_what_the_published_file_gives(baked: tuple[Sto
     assert found.state == "ready"
     assert found.usable == store.root / "baked" / version.id / host_key("auto")
     random = np.random.default_rng(7)
-    batch = [random.standard_normal((n, FEATURE_SIZE)).astype(np.float32) for n in (30, 1, 11)]
+    noise = [random.standard_normal((n, FEATURE_SIZE)).astype(np.float32) for n in (30, 1, 11)]
+    asks = list(zip(noise, ("auto", "ko", "zh"), (True, False, True), strict=True))
     runs = []
     for folder in (None, found.usable):
         model = Model.load(version.path, version=version.id, threads=1, baked=folder)
-        runs.append(model.engine.run(batch, ["auto", "ko", "zh"], [True, False, True]))
+        runs.append([model.engine.logits([span], [language], [itn]) for span, language, itn in asks])
+        runs[-1] += [
+            [(frames.ids, frames.best) for frames in model.engine.run([span], [language], [itn])]
+            for span, language, itn in asks
+        ]
     assert same(*runs)
 
 

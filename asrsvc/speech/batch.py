@@ -23,6 +23,7 @@ from typing import Final, Protocol
 
 from asrsvc.errors import AsrError, InferenceFailed, NotReady
 from asrsvc.speech.engine import Engine
+from asrsvc.speech.frames import Frames
 from asrsvc.speech.turns import Turns
 from asrsvc.speech.types import FloatArray
 
@@ -53,8 +54,8 @@ class Cores(Protocol):
 class Inference:
     """What the engine gave for one span, and what it took."""
 
-    logits: FloatArray
-    """shape (4 + T, V), float32"""
+    frames: Frames
+    """4 + T of them"""
     seconds: float
     """time of the run that the span was part of"""
 
@@ -272,8 +273,8 @@ class Batcher:
             jobs[0].future.set_exception(error)
             return
         seconds = clock() - started
-        for job, logits in zip(jobs, results, strict=True):
-            job.future.set_result(Inference(logits, seconds))
+        for job, frames in zip(jobs, results, strict=True):
+            job.future.set_result(Inference(frames, seconds))
 
 
 def _too_late(timeout: float) -> NotReady:

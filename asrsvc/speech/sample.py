@@ -13,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import soundfile
 
 from asrsvc.errors import InferenceFailed, ModelError
@@ -64,11 +63,11 @@ def hear(model: Model, *, briefly: bool = False) -> Heard:
         runs = []
         for _ in range(2):
             started = time.process_time()
-            (logits,) = model.engine.run([features], ["auto"], [True])
+            (frames,) = model.engine.run([features], ["auto"], [True])
             runs.append(time.process_time() - started)
-        if not np.isfinite(logits).all():
+        if not frames.finite:
             raise InferenceFailed(f"the engine gives numbers that are not finite for the clip {clip['file']}")
-        text = read(logits, model.vocabulary).text
+        text = read(frames, model.vocabulary).text
         texts[clip["file"]] = text
         likeness.append(SequenceMatcher(None, text, clip["withitn"], autojunk=False).ratio())
         costs.append(min(runs) / clip["seconds"])

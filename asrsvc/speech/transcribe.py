@@ -214,7 +214,7 @@ class Transcriber:
     def _segment(self, span: Span, inference: Inference, options: Options) -> Segment:
         offset = span.waveform.offset / SAMPLE_RATE
         limit = span.waveform.end / SAMPLE_RATE
-        reading = read(inference.logits, self.model.vocabulary)
+        reading = read(inference.frames, self.model.vocabulary)
         heard = words(reading, offset, limit) if options.words else ()
         start, end = span.start / SAMPLE_RATE, span.end / SAMPLE_RATE
         if reading.tokens and span.end - span.start == len(span.waveform.samples):

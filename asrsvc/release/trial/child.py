@@ -21,10 +21,11 @@ from asrsvc.speech.batch import Batcher
 from asrsvc.speech.decode import Limits, Recording
 from asrsvc.speech.engine import Engine
 from asrsvc.speech.ffmpeg import HelperPool
+from asrsvc.speech.frames import Frames
 from asrsvc.speech.model import Model
 from asrsvc.speech.sample import CLIPS, engine_key, garbage, hear
 from asrsvc.speech.segment import Segmenter
-from asrsvc.speech.text import collapse, greedy_path
+from asrsvc.speech.text import collapse
 from asrsvc.speech.transcribe import Options, Transcriber
 from asrsvc.speech.types import SAMPLE_RATE, FloatArray
 
@@ -43,9 +44,9 @@ class _Finite(Engine):
 
     def run(
         self, batch: Sequence[FloatArray], languages: Sequence[str], use_itn: Sequence[bool]
-    ) -> list[FloatArray]:
+    ) -> list[Frames]:
         results = self._engine.run(batch, languages, use_itn)
-        if not all(np.isfinite(logits).all() for logits in results):
+        if not all(frames.finite for frames in results):
             raise InferenceFailed("the engine gives numbers that are not finite")
         return results
 
@@ -134,8 +135,8 @@ class _Trial:
 
     def _answer(self, features: FloatArray, *, use_itn: bool) -> list[int]:
         assert self._model is not None
-        (logits,) = self._model.engine.run([features], ["auto"], [use_itn])
-        ids: list[int] = collapse(greedy_path(logits))[0].tolist()
+        (frames,) = self._model.engine.run([features], ["auto"], [use_itn])
+        ids: list[int] = collapse(frames.ids)[0].tolist()
         return ids
 
 
