@@ -123,7 +123,7 @@ def panels(result: dict[str, Any]) -> list[Panel]:
 
     def rows(key: str) -> dict[str, dict[str, float]]:
         return {
-            f"{workers} workers": {name: row[key] for name, row in by_name.items()}
+            f"{workers} worker{'s' * (workers != '1')}": {name: row[key] for name, row in by_name.items()}
             for workers, by_name in result["workers"].items()
         }
 

@@ -69,8 +69,10 @@ def draw(target: Path, footer: str, *panels: Panel) -> None:
             places = [place for place, row in enumerate(panel.rows.values()) if name in row]
             left = [place + (index - (len(names) - 1) / 2) * width for place in places]
             heights = [row[name] for row in panel.rows.values() if name in row]
-            axes.bar_label(axes.bar(left, heights, width, label=name), fmt="%.3g", fontsize=8)
+            texts = [f"{height:.3g}" if height < 1000 else f"{height:.0f}" for height in heights]
+            axes.bar_label(axes.bar(left, heights, width, label=name), texts, fontsize=8)
         axes.set_xticks(range(len(panel.rows)), list(panel.rows), fontsize=8)
+        axes.margins(y=0.25)  # room for the legend
         axes.set_title(panel.title, fontsize=10)
         axes.set_ylabel(panel.unit)
         axes.spines[["top", "right"]].set_visible(False)
