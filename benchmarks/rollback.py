@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from report import Panel, add_targets, finish
 from stage import (
     CLIPS,
     ROOT,
@@ -144,12 +145,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--load", type=float, default=0.7, help="share of the capacity (default: 0.7)")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--capacity-seconds", type=float, default=10, help="default: %(default)s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    add_targets(parser)
     options = parser.parse_args(arguments)
     result = measure(options)
-    print(report(result))
-    if options.json is not None:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    shown = {
+        key.replace("_", " "): {"median": quantile([found[key] for found in result["rounds"]], 0.5)}
+        for key in ("first_answer", "last_answer", "command")
+    }
+    finish(result, report(result), options, Panel("seconds from the command", "s, median", shown))
     return 1 if result["failed"] else 0
 
 

@@ -136,6 +136,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             }
         self._scoreboard = Scoreboard.create()
         self._soak = Soak(self._scoreboard)
+        self.log.info("%s", loaded.layout().reason)
         candidates = self._store.candidates()
         self._problems = candidates.problems
         for problem in candidates.problems:
@@ -365,6 +366,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         match line.say:
             case "ready":
                 member.cost = line.cost or None
+                member.baked, member.problem = line.baked, line.problem
                 self._handle(Ready(now, member.number))
             case "failed":
                 member.error = line.error
@@ -408,7 +410,9 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             )
         known = self._machine.workers.get(member.number) if self._machine is not None else None
         died = not self._stopping and known is not None and known.state is WorkerState.READY
-        self._tally.bury(member.version, self._scoreboard.row(member.number).numbers(), died=died)
+        row = self._scoreboard.row(member.number)
+        self._tally.bury(member.version, row.numbers(), died=died)
+        row[Column.RUNNING] = 0
         if self._stopping or self._machine is None:
             return
         if self.master_pid and known is not None and known.state is WorkerState.LOADING:
@@ -452,6 +456,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         now = time.monotonic()
         self.num_workers = loaded.worker_count()
         if self.num_workers != self._machine.wanted:
+            self.log.info("%s", loaded.layout().reason)
             self._handle(Scale(now, self.num_workers))
         if record.forced:
             self.log.warning("%s is forced: its text and speed are not compared", wish.id)
@@ -647,10 +652,11 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 myself=self._myself,
                 pids=self._members.pids,
                 stopping=self._stopping,
-                problems=self._problems,
+                problems=self._problems + self._members.problems(),
                 refused=self._refused,
                 counters=status.Counters(**self._counters),
                 forced=frozenset(member.number for member in self._members if member.forced),
+                baked=frozenset(member.number for member in self._members if member.baked),
                 numbers=self._count_up(),
             ),
         )

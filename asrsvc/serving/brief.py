@@ -52,6 +52,10 @@ class Line:
     error: str = ""
     cost: float = 0.0
     load_seconds: float = 0.0
+    baked: bool = False
+    """whether it serves the faster twin of its version"""
+    problem: str = ""
+    """what is wrong with that twin, a sentence; the worker serves all the same"""
 
 
 def say(pipe: int, line: Line) -> bool:
@@ -69,7 +73,12 @@ def hear(text: bytes) -> Line | None:
     try:
         found = json.loads(text)
         return Line(
-            str(found["say"]), str(found["error"]), float(found["cost"]), float(found["load_seconds"])
+            str(found["say"]),
+            str(found["error"]),
+            float(found["cost"]),
+            float(found["load_seconds"]),
+            bool(found["baked"]),
+            str(found["problem"]),
         )
     except (ValueError, KeyError, TypeError):
         return None

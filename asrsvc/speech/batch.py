@@ -1,22 +1,30 @@
-"""Gathers the spans of all requests of a worker and runs the engine on a thread of its own.
+"""Runs the engine off the event loop, for the spans of all requests of a worker.
 
-Spans wait in one line, first come, first served, and a request has one span in it at a time: so the
-spans of a long recording take turns with those of short ones.
+Spans wait in turns (`asrsvc.speech.turns`): those of a long recording and those of short ones come one
+after the other. One thread runs the engine. Others help while the machine has cores that nobody needs:
+so a long recording is spread over an idle machine. They run at low priority, and look before each span
+whether there is a core: a request that comes meanwhile has its own worker's first thread, and hardly
+notices what is still under way.
+
+Several spans can be run at once (`ASR_BATCH_SIZE`). On CPUs that does not pay: see docs/performance.md.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import queue
+import os
 import threading
 import time
+from collections.abc import Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from asrsvc.errors import AsrError, InferenceFailed, NotReady
 from asrsvc.speech.engine import Engine
+from asrsvc.speech.frames import Frames
+from asrsvc.speech.turns import Turns
 from asrsvc.speech.types import FloatArray
 
 log = logging.getLogger(__name__)
@@ -24,14 +32,30 @@ log = logging.getLogger(__name__)
 # Spans that differ in length by more than this share are not padded to one length: the padding
 # would cost more than a run of their own.
 _LENGTH_RATIO: Final = 0.8
+_HELPER_NICENESS: Final = 10
+_LOOK_SECONDS: Final = 0.02  # how often a helper looks for an idle core while spans wait
+_CLOSED: Final = "the engine's line is closed"
+
+
+class Cores(Protocol):
+    """The cores of the machine, which all workers share."""
+
+    def began(self) -> None:
+        """A run of the engine begins."""
+
+    def ended(self) -> None:
+        """It has ended."""
+
+    def idle(self) -> bool:
+        """Whether there is a core for one more run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inference:
     """What the engine gave for one span, and what it took."""
 
-    logits: FloatArray
-    """shape (4 + T, V), float32"""
+    frames: Frames
+    """4 + T of them"""
     seconds: float
     """time of the run that the span was part of"""
 
@@ -44,106 +68,191 @@ class _Job:
     future: Future[Inference] = field(default_factory=Future)
 
 
-class Batcher:
-    """One line of spans before one engine."""
+class Promise:
+    """A span that waits for the engine, or has been there."""
 
-    def __init__(self, engine: Engine, *, batch_size: int, queue_limit: int) -> None:
-        """Start the thread.
+    def __init__(self, future: Future[Inference], deadline: float, timeout: float) -> None:
+        self._future = future
+        self._deadline = deadline
+        self._timeout = timeout
+
+    def done(self) -> bool:
+        """Whether `result` would not wait."""
+        return self._future.done()
+
+    def cancel(self) -> None:
+        """Nobody wants it any more; one that is being run is run to its end."""
+        self._future.cancel()
+
+    def result(self) -> Inference:
+        """Wait for the engine.
+
+        Raises:
+            InferenceFailed: the engine failed on this span.
+            NotReady: the wait took too long, or the batcher was closed.
+        """
+        try:
+            return self._future.result(timeout=max(0.0, self._deadline - time.monotonic()))
+        except TimeoutError:
+            self._future.cancel()
+            raise _too_late(self._timeout) from None
+
+
+class Batcher:
+    """The spans of one worker before its engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        batch_size: int,
+        queue_limit: int,
+        helpers: int = 0,
+        cores: Cores | None = None,
+    ) -> None:
+        """Start the threads.
 
         Args:
             engine: runs the batches.
             batch_size: spans in one run, at most.
             queue_limit: spans that may wait, at most.
+            helpers: runs beside the first one, at most, while cores are idle.
+            cores: is told of all runs, and asked before a helper runs; None: helpers always may.
         """
+        self.width: Final = 1 + helpers
+        """spans that are run at the same time, at most; one request may well have more than that waiting"""
         self._engine = engine
         self._batch_size = batch_size
-        self._queue: queue.Queue[_Job | None] = queue.Queue(queue_limit)
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="asr-engine", daemon=True)
-        self._thread.start()
+        self._queue_limit = queue_limit
+        self._cores = cores
+        self._turns: Turns[_Job] = Turns()
+        self._changed = threading.Condition()
+        self._first_is_busy = False
+        self._closing = False
+        self._threads = [
+            threading.Thread(target=self._loop, args=(number > 0,), name=f"asr-engine-{number}", daemon=True)
+            for number in range(self.width)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __len__(self) -> int:
+        """Spans that wait."""
+        return len(self._turns)
 
     def infer(self, features: FloatArray, language: str, *, use_itn: bool, timeout: float) -> Inference:
-        """Run one span and wait for it; call it from a request's own thread.
+        """Run one span and wait for it; arguments and errors are those of `submit` and `Promise.result`."""
+        return self.submit(features, language, use_itn=use_itn, timeout=timeout, asker=object()).result()
+
+    def submit(
+        self, features: FloatArray, language: str, *, use_itn: bool, timeout: float, asker: Hashable
+    ) -> Promise:
+        """Put a span in; call it from a request's own thread.
 
         Args:
             features: shape (T, 560), float32, T >= 1.
             language: a name of `engine.LANGUAGE_QUERIES`.
             use_itn: punctuation and digits, or plain words.
-            timeout: seconds to wait, at most.
+            timeout: seconds to wait for a place and for the result, at most.
+            asker: the request; spans of one request are served in their order.
 
         Raises:
-            InferenceFailed: the engine failed on this span.
-            NotReady: the line is full, the wait took too long, or the batcher is closed.
+            NotReady: there was no place in time, or the batcher is closed.
         """
         job = _Job(features, language, use_itn)
         deadline = time.monotonic() + timeout
-        try:
-            self._queue.put(job, timeout=timeout)
-            if self._ended.is_set():
-                self._refuse_rest()
-            return job.future.result(timeout=max(0.0, deadline - time.monotonic()))
-        except (queue.Full, TimeoutError):
-            job.future.cancel()
-            raise NotReady(f"the engine was not free for {timeout:g} s", code="queue_timeout") from None
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._closing or self._has_room(), timeout):
+                raise _too_late(timeout)
+            if self._closing:
+                raise NotReady(_CLOSED)
+            self._turns.put(asker, job)
+            self._changed.notify_all()
+        return Promise(job.future, deadline, timeout)
 
     def close(self, timeout: float) -> None:
-        """Finish what waits and end the thread; spans put in later are refused.
+        """Finish what waits and end the threads; spans put in later are refused.
 
         Args:
-            timeout: seconds to wait for it, at most.
+            timeout: seconds to wait for it, at most; the threads are daemons, and do not hold up the exit.
         """
-        if self._ended.is_set():
-            return
         deadline = time.monotonic() + timeout
-        with contextlib.suppress(queue.Full):  # the thread is a daemon: it does not hold up the exit
-            self._queue.put(None, timeout=timeout)
-            self._thread.join(max(0.0, deadline - time.monotonic()))
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _loop(self) -> None:
+    def _has_room(self) -> bool:
+        return len(self._turns) < self._queue_limit
+
+    def _loop(self, helps: bool) -> None:  # noqa: FBT001 - an argument of the thread
+        if helps:
+            with contextlib.suppress(OSError):
+                thread = threading.get_native_id()
+                low = max(_HELPER_NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
+                os.setpriority(os.PRIO_PROCESS, thread, low)
         try:
-            self._serve()
+            while batch := self._wait(helps):
+                self._run(batch, helps)
         finally:
-            # Whoever puts a span in after this sees that the thread has ended.
-            self._ended.set()
-            self._refuse_rest()
+            if not helps:
+                self._refuse_rest()
 
     def _refuse_rest(self) -> None:
-        with contextlib.suppress(queue.Empty):
+        """Nobody is left who would run them."""
+        with self._changed:
+            self._closing = True
+            for job in self._turns.drain():
+                if job.future.set_running_or_notify_cancel():
+                    job.future.set_exception(NotReady(_CLOSED))
+            self._changed.notify_all()
+
+    def _wait(self, helps: bool) -> list[_Job]:  # noqa: FBT001 - as above
+        """The next batch, once this thread may run it; none when the batcher is closed and empty."""
+        with self._changed:
+            if not helps:
+                self._first_is_busy = False
             while True:
-                job = self._queue.get_nowait()
-                if job is not None and job.future.set_running_or_notify_cancel():
-                    job.future.set_exception(NotReady("the engine's line is closed"))
+                if self._turns and (not helps or (self._first_is_busy and self._may_help())):
+                    self._first_is_busy = self._first_is_busy or not helps
+                    batch = self._take()
+                    self._changed.notify_all()
+                    return batch
+                if self._closing and not self._turns:
+                    return []
+                self._changed.wait(_LOOK_SECONDS if helps and self._turns else None)
 
-    def _serve(self) -> None:
-        held: _Job | None = None
-        closing = False
-        while not closing or held:
-            job = held or self._queue.get()
-            held = None
-            if job is None:
-                return
-            batch = [job]
-            while len(batch) < self._batch_size:
-                try:
-                    candidate = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if candidate is None:
-                    closing = True
-                    break
-                if not _similar(job.features, candidate.features):
-                    held = candidate
-                    break
-                batch.append(candidate)
-            self._run(batch)
+    def _may_help(self) -> bool:
+        return self._cores is None or self._cores.idle()
 
-    def _run(self, batch: list[_Job]) -> None:
+    def _take(self) -> list[_Job]:
+        first = self._turns.take()
+        assert first is not None
+        batch = [first]
+        while len(batch) < self._batch_size:
+            more = self._turns.take(lambda job: _similar(first.features, job.features))
+            if more is None:
+                break
+            batch.append(more)
+        return batch
+
+    def _run(self, batch: list[_Job], helps: bool) -> None:  # noqa: FBT001 - as above
         live = [job for job in batch if job.future.set_running_or_notify_cancel()]
-        if live:
-            self._answer(live)
+        if not live:
+            return
+        if self._cores is not None:
+            self._cores.began()
+        try:
+            self._answer(live, helps)
+        finally:
+            if self._cores is not None:
+                self._cores.ended()
 
-    def _answer(self, jobs: list[_Job]) -> None:
-        started = time.monotonic()
+    def _answer(self, jobs: list[_Job], helps: bool) -> None:  # noqa: FBT001 - as above
+        # Wall time of a helper would say how busy the others were.
+        clock = time.thread_time if helps else time.monotonic
+        started = clock()
         try:
             results = self._engine.run(
                 [job.features for job in jobs],
@@ -156,16 +265,20 @@ class Batcher:
             if len(jobs) > 1:
                 # One bad span must not fail its neighbours: each is run again, alone.
                 for job in jobs:
-                    self._answer([job])
+                    self._answer([job], helps)
                 return
             if not isinstance(error, AsrError):
                 log.exception("the engine failed unexpectedly")
                 error = InferenceFailed(f"the engine failed: {type(error).__name__}")
             jobs[0].future.set_exception(error)
             return
-        seconds = time.monotonic() - started
-        for job, logits in zip(jobs, results, strict=True):
-            job.future.set_result(Inference(logits, seconds))
+        seconds = clock() - started
+        for job, frames in zip(jobs, results, strict=True):
+            job.future.set_result(Inference(frames, seconds))
+
+
+def _too_late(timeout: float) -> NotReady:
+    return NotReady(f"the engine was not free for {timeout:g} s", code="queue_timeout")
 
 
 def _similar(one: FloatArray, other: FloatArray) -> bool:

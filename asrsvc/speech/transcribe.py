@@ -6,12 +6,13 @@ import contextlib
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from asrsvc.errors import Cancelled
-from asrsvc.speech.batch import Batcher
+from asrsvc.speech.batch import Batcher, Inference, Promise
 from asrsvc.speech.decode import Limits, Recording
 from asrsvc.speech.features import MIN_SAMPLES
 from asrsvc.speech.ffmpeg import HelperPool
@@ -47,9 +48,26 @@ class Progress:
     decode_seconds: float = 0.0
     """time spent decoding and looking for speech"""
     inference_seconds: float = 0.0
-    """time spent in the engine"""
+    """time spent in the engine; spans that are run at the same time count each"""
     spans: int = 0
     """spans recognised so far"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A span, and the engine's promise; none where there is too little to hear."""
+
+    span: Span
+    promise: Promise | None
+
+    def done(self) -> bool:
+        """Whether nothing is to be waited for."""
+        return self.promise is None or self.promise.done()
+
+    def cancel(self) -> None:
+        """Nobody wants it any more."""
+        if self.promise is not None:
+            self.promise.cancel()
 
 
 class Transcriber:
@@ -118,25 +136,61 @@ class Transcriber:
         cancelled: threading.Event | None,
     ) -> Iterator[Segment]:
         reported = time.monotonic()
+        ahead: deque[_Asked] = deque()
+        try:
+            for asked in self._ask_all(spans, options, progress, cancelled):
+                ahead.append(asked)
+                while ahead and (len(ahead) > self._batcher.width or ahead[0].done()):
+                    yield from self._hear(ahead.popleft(), options, progress)
+                if time.monotonic() - reported > _PROGRESS_EVERY_SECONDS:
+                    reported = time.monotonic()
+                    _report(asked.span, progress)
+            while ahead:
+                yield from self._hear(ahead.popleft(), options, progress)
+                _check(cancelled)
+        finally:
+            for asked in ahead:
+                asked.cancel()
+
+    def _ask_all(
+        self,
+        spans: Iterator[Span],
+        options: Options,
+        progress: Progress,
+        cancelled: threading.Event | None,
+    ) -> Iterator[_Asked]:
+        """Each span with what the engine will say of it: one is looked for while others are run."""
+        request = object()
         while True:
             started = time.monotonic()
             span = next(spans, None)
             progress.decode_seconds += time.monotonic() - started
-            if cancelled is not None and cancelled.is_set():
-                raise Cancelled("the client has gone")
+            _check(cancelled)
             if span is None:
                 return
-            segment = self._recognise(span, options, progress)
-            if segment.text or segment.events:
-                yield segment
-            if time.monotonic() - reported > _PROGRESS_EVERY_SECONDS:
-                reported = time.monotonic()
-                log.info(
-                    "at %.0f s of the recording, %d spans",
-                    span.end / SAMPLE_RATE,
-                    progress.spans,
-                    extra={"audio_seconds": round(span.end / SAMPLE_RATE, 1), "spans": progress.spans},
-                )
+            if len(span.waveform.samples) < MIN_SAMPLES:
+                yield _Asked(span, None)
+                continue
+            features = self.model.extractor.features(span.waveform.samples)
+            promise = self._batcher.submit(
+                features,
+                options.language,
+                use_itn=options.use_itn,
+                timeout=self._queue_timeout,
+                asker=request,
+            )
+            yield _Asked(span, promise)
+
+    def _hear(self, asked: _Asked, options: Options, progress: Progress) -> Iterator[Segment]:
+        """The segment of a span, if there is anything in it; waits for the engine."""
+        if asked.promise is None:
+            return
+        inference = asked.promise.result()
+        progress.inference_seconds += inference.seconds
+        progress.spans += 1
+        segment = self._segment(asked.span, inference, options)
+        if segment.text or segment.events:
+            yield segment
 
     def transcribe(
         self,
@@ -157,18 +211,10 @@ class Transcriber:
             segments=found,
         )
 
-    def _recognise(self, span: Span, options: Options, progress: Progress) -> Segment:
+    def _segment(self, span: Span, inference: Inference, options: Options) -> Segment:
         offset = span.waveform.offset / SAMPLE_RATE
         limit = span.waveform.end / SAMPLE_RATE
-        if len(span.waveform.samples) < MIN_SAMPLES:
-            return _silent(offset, limit)
-        features = self.model.extractor.features(span.waveform.samples)
-        inference = self._batcher.infer(
-            features, options.language, use_itn=options.use_itn, timeout=self._queue_timeout
-        )
-        progress.inference_seconds += inference.seconds
-        progress.spans += 1
-        reading = read(inference.logits, self.model.vocabulary)
+        reading = read(inference.frames, self.model.vocabulary)
         heard = words(reading, offset, limit) if options.words else ()
         start, end = span.start / SAMPLE_RATE, span.end / SAMPLE_RATE
         if reading.tokens and span.end - span.start == len(span.waveform.samples):
@@ -196,12 +242,21 @@ def _followed(
     for block in recording.blocks():
         progress.audio_seconds = recording.seconds
         yield block
-        if cancelled is not None and cancelled.is_set():
-            raise Cancelled("the client has gone")
+        _check(cancelled)
 
 
-def _silent(start: float, end: float) -> Segment:
-    return Segment(start, end, "", "nospeech", "unknown", (), 0.0, ())
+def _check(cancelled: threading.Event | None) -> None:
+    if cancelled is not None and cancelled.is_set():
+        raise Cancelled("the client has gone")
+
+
+def _report(span: Span, progress: Progress) -> None:
+    log.info(
+        "at %.0f s of the recording, %d spans",
+        span.end / SAMPLE_RATE,
+        progress.spans,
+        extra={"audio_seconds": round(span.end / SAMPLE_RATE, 1), "spans": progress.spans},
+    )
 
 
 def join_texts(segments: tuple[Segment, ...]) -> str:
