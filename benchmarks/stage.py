@@ -29,6 +29,7 @@ from load import CLIPS, Clip, Load, Record, Report, measure_capacity, multipart 
 from service import Service, wait_for  # noqa: E402
 
 from asrsvc.errors import StatusError  # noqa: E402
+from asrsvc.release.bake import MakeLimits, make_if_missing  # noqa: E402
 from asrsvc.release.embedded import ensure_embedded  # noqa: E402
 from asrsvc.release.store import Store, Version  # noqa: E402
 from asrsvc.serving import status  # noqa: E402
@@ -64,6 +65,10 @@ def staged(folder: Path, model: str, **settings: str) -> Iterator[Stage]:
     store = Store(folder / "store")
     ensure_embedded(store)
     versions = make_versions(store, model)
+    bake = settings.setdefault("ASR_BAKE", "auto")
+    if bake in {"auto", "uint8"}:
+        for version in versions:
+            make_if_missing(store.root, version, bake, limits=MakeLimits(), progress=_say)
     # What random weights say is no measure of a version.
     random = {} if model == "nano" else {"ASR_SOAK_MAX_EMPTY": "1"}
     stage = Stage(Service(folder, **{"ASR_THREADS": "1", **random, **settings}), store, versions)
@@ -78,6 +83,10 @@ def staged(folder: Path, model: str, **settings: str) -> Iterator[Stage]:
     finally:
         if stage.service.process is not None:
             stage.service.stop(120)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 class Stage:

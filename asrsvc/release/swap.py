@@ -69,7 +69,7 @@ def deploy(
             f"{version.id} is in the store, and its trial refuses it: {trial.reason}",
             report={"version": version.id, **trial.to_record()},
         )
-    return activate(store, service, version, terms, bake=bake)
+    return activate(store, service, version, terms)
 
 
 def activate(

@@ -105,8 +105,9 @@ def check(findings: Heard, reference_cost: float | None, trial: Expected | None)
 
 def _check_texts(texts: Mapping[str, str], known: Mapping[str, str]) -> None:
     """Letter by letter: the same files in the same engine give the same numbers."""
-    for file, said in texts.items():
-        text = known.get(file)
+    heard = [file for file in known if file in texts]  # a known version hears the shortest alone
+    for file in heard or known:
+        said, text = texts.get(file), known[file]
         if said != text:
             raise ModelError(
                 f"the model says other things than in its trial: {said!r} for the clip {file},"

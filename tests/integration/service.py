@@ -71,6 +71,7 @@ class Service:
             "ASR_RUNTIME_DIR": str(folder / "run"),
             "ASR_SPOOL_DIR": str(self.spool),
             "ASR_LOG_FORMAT": "json",
+            "ASR_BAKE": "off",  # a twin takes seconds to make; the tests of twins make them
             **settings,
         }
         self.process: subprocess.Popen[bytes] | None = None
