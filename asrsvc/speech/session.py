@@ -48,6 +48,9 @@ def open_session(
 def save_optimised(source: Path, folder: Path) -> None:
     """Optimise a graph for this processor and write it as `open_session` wants it.
 
+    Each matrix is written twice, plain and packed: a load packs the plain one, compares a hash, and lets go
+    of its own for the mapped one where the two are equal. Without the plain one it would serve zeros.
+
     Args:
         source: file of the graph.
         folder: where `model.onnx` and `weights.bin` are written.
