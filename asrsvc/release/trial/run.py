@@ -35,9 +35,6 @@ from asrsvc.release.versions import Version
 REQUESTS: Final = 60
 """at least: some faults show only after a while"""
 _SAY_SECONDS: Final = 10.0
-_BAKE_TIMES_LOAD: Final = 3.0
-"""time to make a twin, against that for a load, at most"""
-
 Progress = Callable[[str], None]
 
 
@@ -183,7 +180,7 @@ def _bake(store: Store, tried: Subject, options: TrialOptions, limits: Limits, p
     if options.bake == "off":
         return
     # A model that breaks what makes its twin breaks what loads it too: that is what its trial says.
-    seconds = min(_BAKE_TIMES_LOAD * options.load_timeout, limits.seconds_left)
+    seconds = min(options.load_timeout, limits.seconds_left)
     allowed = MakeLimits(seconds, options.memory_bytes, wait_seconds=seconds)
     try:
         made = make_if_missing(store.root, tried.version, options.bake, limits=allowed, progress=progress)
