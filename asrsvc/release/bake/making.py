@@ -36,7 +36,7 @@ from asrsvc.release.writing import write_new
 
 _MODULE: Final = "asrsvc.release.bake.child"
 _LOOK_SECONDS: Final = 0.1
-_ABANDONED_SECONDS: Final = 7200.0
+_ABANDONED_SECONDS: Final = 1800.0
 """after which what a killed process left is removed: longer than any bake may take"""
 
 Progress = Callable[[str], None]
