@@ -394,6 +394,13 @@ class TrialImpossible(AsrError):
     exit_code = 32
 
 
+class BakeFailed(AsrError):
+    """No faster twin of a version could be made on this host; its published file is served as it is."""
+
+    default_code = "bake_failed"
+    exit_code = 33
+
+
 class WatchFailed(AsrError):
     """The new version served, did badly, and was taken back."""
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 _CHECKOUT: Final = Path(__file__).resolve().parent.parent
 _LONGEST_LIST: Final = 100
@@ -47,6 +47,68 @@ def usable_cores() -> int:
     except (OSError, ValueError):
         pass  # no cgroup v2 here: the affinity alone counts
     return cores
+
+
+def usable_memory() -> int:
+    """Bytes of memory that this machine has, cut down by a cgroup v2 limit."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        if limit != "max":
+            memory = min(memory, int(limit))
+    except (OSError, ValueError):
+        pass  # as above
+    return memory
+
+
+_WORKER_BYTES: Final = 768 * 2**20
+"""of a worker with the published SenseVoiceSmall and no faster twin, after spans of half a minute"""
+_REST_BYTES: Final = 2**30
+"""of everything else"""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the cores are shared out."""
+
+    workers: int
+    threads: int
+    """inference threads of each worker"""
+    reason: str
+    """a sentence"""
+
+
+def share_out(cores: int, memory: int, workers: int | None = None, threads: int | None = None) -> Layout:
+    """Choose workers and threads.
+
+    Workers of one thread each make the most of the cores (docs/performance.md): threads wait for each other.
+    Where there is no memory for so many, or the operator wants fewer, each has more threads.
+
+    Args:
+        cores: to be used.
+        memory: bytes; there must be some left for one worker more, during a roll.
+        workers: wished for; None: not said.
+        threads: wished for; None: not said.
+    """
+    if workers is not None:
+        chosen, why = workers, f"{workers} as ASR_WORKERS says"
+    else:
+        room = max(1, (memory - _REST_BYTES) // _WORKER_BYTES - 1)
+        most = max(1, cores // (threads or 1))
+        has = f"{memory / 2**30:.1f} GiB of memory"
+        if most <= room:
+            chosen = most
+            why = f"as many as {cores} cores have room for, and {has} is enough"
+        else:
+            # Of the numbers that there is memory for, the largest of those that leave the fewest cores idle.
+            chosen = max(range(1, room + 1), key=lambda count: (cores // count * count, count))
+            why = f"{has} is enough for {room}, of {_WORKER_BYTES // 2**20} MiB each; there are {cores} cores"
+    each = threads if threads is not None else max(1, cores // chosen)
+    how = "as ASR_THREADS says" if threads is not None else f"{cores} cores for {chosen} workers"
+    text = f"{chosen} workers ({why}) of {each} inference threads ({how})"
+    if chosen * each > cores:
+        text += f"; that is more than the {cores} cores"
+    return Layout(chosen, each, text)
 
 
 # Parsers: text in, value out; a ValueError says what would be right.
@@ -324,7 +386,7 @@ class Settings:
         "ASR_WORKERS",
         "auto",
         "processes",
-        "worker processes; auto: one for each core",
+        "worker processes; auto: one for each core, as far as there is memory",
         _auto_or(_integer(1, 256)),
     )
     threads: int | None = _setting(
@@ -343,6 +405,13 @@ class Settings:
     )
     device: str = _setting(
         "ASR_DEVICE", "cpu", "device", "what the engine runs on: cpu, cuda, cuda:N", _device
+    )
+    bake: str = _setting(
+        "ASR_BAKE",
+        "auto",
+        "name",
+        "faster twins of versions: auto, uint8: none of int8, off: published files are served as they are",
+        _one_of("auto", "uint8", "off"),
     )
     max_upload_mb: int = _setting(
         "ASR_MAX_UPLOAD_MB", "512", "MiB", "size of a request body, at most", _integer(1, 65536)
@@ -561,7 +630,17 @@ class Settings:
 
     def worker_count(self) -> int:
         """How many workers to run, `auto` resolved for this machine."""
-        return self.workers if self.workers is not None else usable_cores()
+        return self.layout().workers
+
+    def layout(self) -> Layout:
+        """Workers and threads, `auto` resolved for this machine, and why."""
+        return share_out(usable_cores(), usable_memory(), self.workers, self.threads)
+
+    def bake_mode(self) -> Literal["auto", "uint8", "off"]:
+        """What twins are made and served, for this device: they are for CPUs alone."""
+        if self.device != "cpu" or self.bake == "off":
+            return "off"
+        return "uint8" if self.bake == "uint8" else "auto"
 
     def draining_count(self) -> int:
         """How many workers may drain at the same time, `auto` resolved."""
@@ -573,9 +652,7 @@ class Settings:
 
     def thread_count(self) -> int:
         """How many inference threads a worker uses, `auto` resolved for this machine."""
-        if self.threads is not None:
-            return self.threads
-        return max(1, usable_cores() // self.worker_count())
+        return self.layout().threads
 
 
 CONFIG_VARIABLE: Final = "ASR_CONFIG"
@@ -803,7 +880,7 @@ def _shown(value: Any) -> str:
 
 
 def report(settings: Settings) -> str:
-    """One line for each setting: name, value in force, unit, origin (`bin/serve --check`)."""
+    """One line for each setting: name, value in force, unit, origin; then how the cores are shared out."""
     rows = []
     for attribute, setting in declared():
         value = getattr(settings, attribute)
@@ -820,7 +897,8 @@ def report(settings: Settings) -> str:
             text = f"auto ({settings.thread_count()})"
         rows.append((setting.name, text, setting.unit, settings.origin[setting.name], setting.meaning))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    return "\n".join(
+    lines = [
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]])
         for row in rows
-    )
+    ]
+    return "\n".join([*lines, settings.layout().reason])

@@ -29,6 +29,7 @@ from stage import (
     as_clip,
     describe,
     finish,
+    latency_panel,
     machine,
     measured_capacity,
     parser,
@@ -141,7 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
     made.add_argument("--trickling", type=int, default=200, help="connections (default: %(default)s)")
     options = made.parse_args(arguments)
     result = measure(options)
-    finish(result, report(result), options.json)
+    finish(result, report(result), options, latency_panel(result))
     return 1 if result["failed"] else 0
 
 

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from report import Panel, add_targets, finish
 from stage import (
     CLIPS,
     ROOT,
@@ -27,7 +28,7 @@ from stage import (
     as_clip,
     describe,
     machine,
-    measure_capacity,
+    measured_capacity,
     quantile,
     staged,
 )
@@ -81,9 +82,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     ):
         stage.roll(stage.versions[1])  # now there is one to go back to
         port = stage.service.port
-        measure_capacity(port, clips, 2, 2 * options.workers)  # the first runs are slow
-        capacity = measure_capacity(port, clips, options.capacity_seconds, 2 * options.workers)
-        print(f"capacity {capacity:.1f} requests/s", file=sys.stderr)
+        capacity = measured_capacity(port, clips, options)
         load = MeasuredLoad([port], clips, rate=options.load * capacity, early_share=0)
 
         def direct() -> None:
@@ -146,12 +145,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--load", type=float, default=0.7, help="share of the capacity (default: 0.7)")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--capacity-seconds", type=float, default=10, help="default: %(default)s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    add_targets(parser)
     options = parser.parse_args(arguments)
     result = measure(options)
-    print(report(result))
-    if options.json is not None:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    shown = {
+        key.replace("_", " "): {"median": quantile([found[key] for found in result["rounds"]], 0.5)}
+        for key in ("first_answer", "last_answer", "command")
+    }
+    finish(result, report(result), options, Panel("seconds from the command", "s, median", shown))
     return 1 if result["failed"] else 0
 
 

@@ -26,14 +26,16 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "integration")]
 from engine import machine  # noqa: E402
 from full_size import make_full_size  # noqa: E402
 from load import CLIPS, Clip, Load, Record, Report, measure_capacity, multipart  # noqa: E402
+from report import Panel, add_targets, finish  # noqa: E402
 from service import Service, wait_for  # noqa: E402
 
 from asrsvc.errors import StatusError  # noqa: E402
+from asrsvc.release.bake import MakeLimits, make_if_missing  # noqa: E402
 from asrsvc.release.embedded import ensure_embedded  # noqa: E402
 from asrsvc.release.store import Store, Version  # noqa: E402
 from asrsvc.serving import status  # noqa: E402
 
-__all__ = ["CLIPS", "Clip", "Record", "Report", "Service", "machine", "multipart"]
+__all__ = ["CLIPS", "Clip", "Record", "Report", "Service", "finish", "machine", "multipart"]
 
 SAMPLE_RATE: Final = 16_000
 ROLL_SECONDS: Final = 300.0
@@ -58,12 +60,23 @@ def make_versions(store: Store, model: str) -> list[Version]:
 
 
 @contextmanager
-def staged(folder: Path, model: str, **settings: str) -> Iterator[Stage]:
-    """A running service that serves the first of two versions; ended at SIGTERM too."""
+def staged(folder: Path, model: str, *, changes: bool = True, **settings: str) -> Iterator[Stage]:
+    """A running service that serves the first of two versions; ended at SIGTERM too.
+
+    Args:
+        folder: for all that it writes.
+        model: `full` or `nano`.
+        changes: whether the second version will be served too.
+        settings: of the service.
+    """
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     store = Store(folder / "store")
     ensure_embedded(store)
     versions = make_versions(store, model)
+    bake = settings.setdefault("ASR_BAKE", "auto")
+    if bake in {"auto", "uint8"}:
+        for version in versions if changes else versions[:1]:
+            make_if_missing(store.root, version, bake, limits=MakeLimits(), progress=_say)
     # What random weights say is no measure of a version.
     random = {} if model == "nano" else {"ASR_SOAK_MAX_EMPTY": "1"}
     stage = Stage(Service(folder, **{"ASR_THREADS": "1", **random, **settings}), store, versions)
@@ -78,6 +91,10 @@ def staged(folder: Path, model: str, **settings: str) -> Iterator[Stage]:
     finally:
         if stage.service.process is not None:
             stage.service.stop(120)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 class Stage:
@@ -215,15 +232,16 @@ def parser(description: str, *, load: float, capacity_seconds: float) -> argpars
     made.add_argument("--load", type=float, default=load, help="share of the capacity (default: %(default)s)")
     made.add_argument("--seconds", type=float, default=300, help="of load (default: %(default)s)")
     made.add_argument("--capacity-seconds", type=float, default=capacity_seconds, help="default: %(default)s")
-    made.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    add_targets(made)
     return made
 
 
-def finish(result: dict[str, Any], text: str, target: Path | None) -> None:
-    """Print the report; write all figures, if wished."""
-    print(text)
-    if target is not None:
-        target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+def latency_panel(result: dict[str, Any]) -> Panel:
+    """The chart of phases that were compared."""
+    shown = ("p50", "p95", "p99")
+    phases = result["phases"].items()
+    rows = {key: {name: row[f"{key}_ms"] for name, row in phases} for key in shown}
+    return Panel(f"latency at {result['load']:.0%} of the capacity", "ms", rows)
 
 
 def speech(seconds: float, start: float = 0.0) -> bytes:

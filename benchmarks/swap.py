@@ -27,6 +27,7 @@ from stage import (
     as_clip,
     describe,
     finish,
+    latency_panel,
     machine,
     measured_capacity,
     parser,
@@ -155,7 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
     made.add_argument("--soak-seconds", type=float, default=10, help="default: %(default)s, the service's")
     options = made.parse_args(arguments)
     result = measure(options)
-    finish(result, report(result), options.json)
+    finish(result, report(result), options, latency_panel(result))
     return 1 if result["failed"] else 0
 
 

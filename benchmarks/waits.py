@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from report import Panel
 from stage import (
     Clip,
     Service,
@@ -179,7 +180,8 @@ def main(arguments: list[str] | None = None) -> int:
     made = parser("Waits in the queue, against an ideal one.", load=0.8, capacity_seconds=30)
     options = made.parse_args(arguments)
     result = measure(options)
-    finish(result, report(result), options.json)
+    shown = {key: {name: row[f"{key}_s"] for name, row in result["waits"].items()} for key in ("p50", "p99")}
+    finish(result, report(result), options, Panel("waits in the queue", "s", shown))
     return 0
 
 

@@ -11,7 +11,7 @@ import onnx
 from broken_models import edit_network
 from onnx import TensorProto, helper, numpy_helper
 
-from asrsvc.speech.engine import MODEL_FILE
+from asrsvc.speech.session import MODEL_FILE
 
 FOREVER = 2**62
 TOO_MUCH = 2**43  # floats; no address space holds them

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from asrsvc.speech.engine import MODEL_FILE
+from asrsvc.speech.session import MODEL_FILE
 
 NANO = Path(__file__).resolve().parents[1] / "asrsvc" / "models" / "sensevoice-nano"
 

@@ -719,3 +719,50 @@ def test_who_has_not_waited_too_long_waits_on(run: Run) -> None:
             assert made.lanes[SHORT].oldest() is not None
 
     run(main())
+
+
+def test_one_that_has_something_in_hand_lets_an_idle_one_go_first(run: Run) -> None:
+    async def main() -> None:
+        async with taker() as busy:
+            busy.put(LONG)
+            await until(lambda: len(busy.taken) == 1)
+            idle: list[Place] = []
+            other = Places(
+                busy.lanes,
+                serve=lambda connection, state: (connection.close(), idle.append(state["place"])),
+                patience=60,
+                longest_wait=600,
+                most=3,
+                changed=lambda: None,
+            )
+            other.start()
+            try:
+                for number in range(1, 11):
+                    busy.put(SHORT)
+                    await until(lambda number=number: len(idle) + len(busy.taken) == 1 + number)
+                    for place in idle:
+                        place.release()
+            finally:
+                other.stop()
+            # Where both are woken at once, the busy one waits: all went to the idle one.
+            assert len(idle) == 10
+
+    run(main())
+
+
+def test_one_that_stops_while_it_lets_others_go_first_takes_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asrsvc.serving.accept._COURTESY_SECONDS", 0.3)
+
+    async def main() -> None:
+        async with taker() as made:
+            made.put(LONG)
+            await until(lambda: len(made.taken) == 1)
+            made.put(SHORT)
+            await until(lambda: bool(made.places._yielding))
+            made.places.stop()
+            await until(lambda: not made.places._yielding)
+            assert (len(made.taken), len(made.lanes[SHORT])) == (1, 1)
+
+    run(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,9 +18,10 @@ from hypothesis import strategies as st
 
 from asrsvc.errors import AsrError, InferenceFailed, NotReady
 from asrsvc.speech import batch
-from asrsvc.speech.batch import Batcher, Inference
+from asrsvc.speech.batch import Batcher
 from asrsvc.speech.engine import Engine
 from asrsvc.speech.features import FEATURE_SIZE
+from asrsvc.speech.line import Inference, Promise
 from asrsvc.speech.types import FloatArray
 
 DEADLINE = 20.0
@@ -67,9 +69,9 @@ class Line:
 
     def put(self, mark: float, length: int = 10, timeout: float = LONG, **ask: object) -> Future[Inference]:
         """Put a span in, and return when it is in the line."""
-        before = self.batcher._queue.qsize()
+        before = len(self.batcher)
         promised = self._threads.submit(self.infer, mark, length, timeout, **ask)
-        eventually(lambda: self.batcher._queue.qsize() > before or promised.done())
+        eventually(lambda: len(self.batcher) > before or promised.done())
         return promised
 
     def infer(
@@ -116,7 +118,7 @@ def test_who_comes_first_is_served_first(stack: ExitStack) -> None:
     first = line.block()
     promised = [line.put(mark) for mark in range(12)]
     line.engine.gate.set()
-    assert [future.result(DEADLINE).logits.item() for future in [first, *promised]] == [-1, *range(12)]
+    assert [future.result(DEADLINE).frames.item() for future in [first, *promised]] == [-1, *range(12)]
     assert marks(line.engine.batches) == [[-1], *([mark] for mark in range(12))]
 
 
@@ -164,7 +166,7 @@ def test_the_engine_is_asked_for_what_each_span_asked_for(stack: ExitStack) -> N
     asks = [("zh", True), ("auto", False), ("ko", True)]
     promised = [line.put(n, language=language, use_itn=itn) for n, (language, itn) in enumerate(asks)]
     line.engine.gate.set()
-    assert [future.result(DEADLINE).logits.item() for future in promised] == [0, 1, 2]
+    assert [future.result(DEADLINE).frames.item() for future in promised] == [0, 1, 2]
     assert line.engine.asked[1:] == [(("zh", "auto", "ko"), (True, False, True))]
 
 
@@ -197,7 +199,7 @@ def test_only_neighbours_of_similar_length_share_a_run(lengths: list[int], size:
         assert line.engine.entered.acquire(timeout=DEADLINE)
         promised = [line.put(mark, length) for mark, length in enumerate(lengths)]
         line.engine.gate.set()
-        assert [future.result(DEADLINE).logits.item() for future in promised] == [*range(len(lengths))]
+        assert [future.result(DEADLINE).frames.item() for future in promised] == [*range(len(lengths))]
         first.result(DEADLINE)
     assert marks(line.engine.batches)[1:] == expected_batches(lengths, size)
 
@@ -210,7 +212,7 @@ def test_a_span_that_fails_in_a_batch_fails_alone(stack: ExitStack) -> None:
     engine.gate.set()
     with pytest.raises(InferenceFailed, match="the engine failed: 2"):
         promised[2].result(DEADLINE)
-    assert [promised[mark].result(DEADLINE).logits.item() for mark in (0, 1, 3)] == [0, 1, 3]
+    assert [promised[mark].result(DEADLINE).frames.item() for mark in (0, 1, 3)] == [0, 1, 3]
 
 
 @pytest.mark.parametrize(
@@ -229,8 +231,8 @@ def test_an_engine_that_raises_something_unexpected_fails_the_span_and_goes_on(
     engine.gate.set()
     with pytest.raises(InferenceFailed, match=f"the engine failed: {type(error).__name__}"):
         promised[1].result(DEADLINE)
-    assert [promised[mark].result(DEADLINE).logits.item() for mark in (0, 2)] == [0, 2]
-    assert line.put(7).result(DEADLINE).logits.item() == 7
+    assert [promised[mark].result(DEADLINE).frames.item() for mark in (0, 2)] == [0, 2]
+    assert line.put(7).result(DEADLINE).frames.item() == 7
     assert [record.levelno for record in caplog.records if record.exc_info] == [logging.ERROR]
 
 
@@ -254,8 +256,8 @@ def test_other_than_as_many_results_as_spans_is_a_failure_and_the_line_goes_on(
             with pytest.raises(InferenceFailed):
                 future.result(DEADLINE)
         else:  # each is tried again alone, and that goes well
-            assert future.result(DEADLINE).logits.shape == (1, 1)
-    assert line.batcher._thread.is_alive()
+            assert future.result(DEADLINE).frames.shape == (1, 1)
+    assert line.batcher._threads[0].is_alive()
 
 
 def test_a_span_that_waits_too_long_is_not_run(stack: ExitStack) -> None:
@@ -266,7 +268,7 @@ def test_a_span_that_waits_too_long_is_not_run(stack: ExitStack) -> None:
         waiting[1].result(DEADLINE)
     assert caught.value.code == "queue_timeout"
     line.engine.gate.set()
-    assert [waiting[n].result(DEADLINE).logits.item() for n in (0, 2)] == [0, 2]
+    assert [waiting[n].result(DEADLINE).frames.item() for n in (0, 2)] == [0, 2]
     assert marks(line.engine.batches) == [[-1], [0], [2]]
 
 
@@ -278,7 +280,7 @@ def test_a_batch_leaves_out_who_no_longer_waits(stack: ExitStack) -> None:
         with pytest.raises(NotReady):
             waiting[mark].result(DEADLINE)
     line.engine.gate.set()
-    assert [waiting[mark].result(DEADLINE).logits.item() for mark in (1, 3)] == [1, 3]
+    assert [waiting[mark].result(DEADLINE).frames.item() for mark in (1, 3)] == [1, 3]
     assert marks(line.engine.batches) == [[-1], [1, 3]]
 
 
@@ -288,7 +290,7 @@ def test_a_span_that_is_run_already_when_its_time_is_over_harms_nobody(stack: Ex
     with pytest.raises(NotReady):
         line.infer(1, 10, 0.05)
     line.engine.gate.set()
-    assert line.put(2).result(DEADLINE).logits.item() == 2
+    assert line.put(2).result(DEADLINE).frames.item() == 2
 
 
 def test_a_full_line_is_refused_when_the_time_is_over(stack: ExitStack) -> None:
@@ -299,7 +301,7 @@ def test_a_full_line_is_refused_when_the_time_is_over(stack: ExitStack) -> None:
         line.infer(2, 10, 0.05)
     assert caught.value.code == "queue_timeout"
     line.engine.gate.set()
-    assert [future.result(DEADLINE).logits.item() for future in waiting] == [0, 1]
+    assert [future.result(DEADLINE).frames.item() for future in waiting] == [0, 1]
     assert marks(line.engine.batches) == [[-1], [0], [1]]
 
 
@@ -309,11 +311,11 @@ def test_closing_finishes_what_waits(batch_size: int, stack: ExitStack) -> None:
     line.block()
     promised = [line.put(mark, length) for mark, length in enumerate([10, 10, 3, 3, 3, 20])]
     closing = line._threads.submit(line.batcher.close, DEADLINE)
-    eventually(lambda: line.batcher._queue.qsize() == 7)
+    eventually(lambda: line.batcher._closing)
     line.engine.gate.set()
     closing.result(DEADLINE)
-    assert not line.batcher._thread.is_alive()
-    assert [future.result(DEADLINE).logits.item() for future in promised] == [*range(6)]
+    assert not line.batcher._threads[0].is_alive()
+    assert [future.result(DEADLINE).frames.item() for future in promised] == [*range(6)]
 
 
 def test_a_closed_line_takes_nothing(stack: ExitStack) -> None:
@@ -328,7 +330,7 @@ def test_closing_twice_is_closing(stack: ExitStack) -> None:
     line = Line(stack, NotedEngine(), batch_size=1, queue_limit=1)
     for _ in range(4):
         line.batcher.close(DEADLINE)
-    assert not line.batcher._thread.is_alive()
+    assert not line.batcher._threads[0].is_alive()
 
 
 def test_what_comes_while_the_line_closes_is_refused_or_run_but_never_lost(stack: ExitStack) -> None:
@@ -351,7 +353,7 @@ def test_closing_gives_up_on_an_engine_that_hangs(stack: ExitStack) -> None:
     line.block()
     line.put(1)
     line.batcher.close(0.05)
-    assert line.batcher._thread.is_alive()
+    assert line.batcher._threads[0].is_alive()
 
 
 @settings(max_examples=10, deadline=None)
@@ -370,7 +372,129 @@ def test_the_real_engine_gives_each_its_own_frames(lengths: list[int], size: int
                 )
                 for length in lengths
             ]
-            shapes = [future.result(DEADLINE).logits.shape for future in promised]
+            lengths_heard = [len(future.result(DEADLINE).frames) for future in promised]
     finally:
         batcher.close(DEADLINE)
-    assert shapes == [(length + 4, 1307) for length in lengths]
+    assert lengths_heard == [length + 4 for length in lengths]
+
+
+class CountedCores:
+    """Cores of which so many are there."""
+
+    def __init__(self, cores: int) -> None:
+        self.cores = cores
+        self.running = 0
+        self.most = 0
+        self._lock = threading.Lock()
+
+    def began(self) -> None:
+        with self._lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+
+    def ended(self) -> None:
+        with self._lock:
+            self.running -= 1
+
+    def idle(self) -> bool:
+        return self.running < self.cores
+
+
+def gather(batcher: Batcher, asker: object, marks: Sequence[float]) -> list[Promise]:
+    return [
+        batcher.submit(
+            np.full((10, FEATURE_SIZE), mark, np.float32), "auto", use_itn=True, timeout=LONG, asker=asker
+        )
+        for mark in marks
+    ]
+
+
+@pytest.fixture
+def helped(stack: ExitStack) -> Callable[[int, int], tuple[NotedEngine, CountedCores, Batcher]]:
+    def make(helpers: int, cores: int) -> tuple[NotedEngine, CountedCores, Batcher]:
+        engine, counted = NotedEngine(), CountedCores(cores)
+        batcher = Batcher(
+            engine,  # type: ignore[arg-type]
+            batch_size=1,
+            queue_limit=20,
+            helpers=helpers,
+            cores=counted,
+        )
+        stack.callback(batcher.close, DEADLINE)
+        stack.callback(engine.gate.set)
+        return engine, counted, batcher
+
+    return make
+
+
+Helped = Callable[[int, int], tuple[NotedEngine, CountedCores, Batcher]]
+
+
+def test_the_spans_of_one_request_are_spread_over_idle_cores(helped: Helped) -> None:
+    engine, cores, batcher = helped(3, 3)
+    engine.gate.clear()
+    promised = gather(batcher, "long", range(6))
+    eventually(lambda: cores.running == 3)
+    assert len(batcher) == 3
+    engine.gate.set()
+    assert [promise.result().frames.item() for promise in promised] == [*range(6)]
+    eventually(lambda: cores.running == 0)
+
+
+def test_without_an_idle_core_nobody_helps_until_there_is_one(helped: Helped) -> None:
+    engine, cores, batcher = helped(2, 1)
+    engine.gate.clear()
+    promised = gather(batcher, "long", range(3))
+    eventually(lambda: cores.running == 1)
+    time.sleep(0.1)  # that many looks of the helpers
+    assert cores.running == 1
+    cores.cores = 2
+    eventually(lambda: cores.running == 2)
+    engine.gate.set()
+    assert [promise.result().frames.item() for promise in promised] == [0, 1, 2]
+    assert cores.most == 2
+
+
+def test_a_helper_has_low_priority_and_the_first_thread_has_not(helped: Helped) -> None:
+    engine, cores, batcher = helped(1, 2)
+    engine.gate.clear()
+    promised = gather(batcher, "long", range(2))
+    eventually(lambda: cores.running == 2)
+    usual = os.getpriority(os.PRIO_PROCESS, os.getpid())
+    nice = [os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) for thread in batcher._threads]
+    engine.gate.set()
+    assert [promise.result().frames.item() for promise in promised] == [0, 1]
+    assert nice == [usual, min(19, max(usual, 10))]
+
+
+def test_a_short_request_waits_for_one_span_of_a_long_one_at_most(helped: Helped) -> None:
+    engine, cores, batcher = helped(0, 1)
+    engine.gate.clear()
+    long = gather(batcher, "long", range(4))
+    eventually(lambda: cores.running == 1)
+    (short,) = gather(batcher, "short", [9])
+    engine.gate.set()
+    assert short.result().frames.item() == 9
+    assert [promise.result().frames.item() for promise in long] == [*range(4)]
+    assert marks(engine.batches) == [[0], [9], [1], [2], [3]]
+
+
+def test_a_failing_span_of_a_request_fails_alone_beside_helpers(stack: ExitStack) -> None:
+    engine = NotedEngine(lambda marks: InferenceFailed("bad") if 2 in marks else None)
+    batcher = Batcher(engine, batch_size=1, queue_limit=20, helpers=2)  # type: ignore[arg-type]
+    stack.callback(batcher.close, DEADLINE)
+    promised = gather(batcher, "long", range(5))
+    with pytest.raises(InferenceFailed, match="bad"):
+        promised[2].result()
+    assert [promised[mark].result().frames.item() for mark in (0, 1, 3, 4)] == [0, 1, 3, 4]
+
+
+def test_what_was_cancelled_is_not_run(helped: Helped) -> None:
+    engine, cores, batcher = helped(0, 1)
+    engine.gate.clear()
+    promised = gather(batcher, "long", range(3))
+    eventually(lambda: cores.running == 1)
+    promised[1].cancel()
+    engine.gate.set()
+    assert promised[2].result().frames.item() == 2
+    assert marks(engine.batches) == [[0], [2]]

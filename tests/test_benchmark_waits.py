@@ -62,3 +62,21 @@ def test_the_benchmark_of_rollbacks_runs_and_says_what_it_measured(tmp_path: Pat
     assert len(result["rounds"]) == 2
     assert all(0 < found["first_answer"] < found["command"] for found in result["rounds"])
     assert "first answer of the previous version" in done.stdout
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(400)
+def test_one_command_runs_the_benchmarks_of_throughput_memory_and_cores(tmp_path: Path) -> None:
+    programs = ["load.py", "memory.py", "cores.py"]
+    command = [sys.executable, "benchmarks/all.py", "--quick", "--to", str(tmp_path), "--only", *programs]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=380, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {name: json.loads((tmp_path / name).with_suffix(".json").read_bytes()) for name in programs}
+    assert found["load.py"]["ratio_throughput"] > 0
+    assert found["load.py"]["beside_the_engine_p50_ms"] > 0
+    for by_name in found["memory.py"]["workers"].values():
+        for row in by_name.values():
+            assert 0 < row["anonymous_mb"] <= row["total_mb"]
+            assert row["ready_one_at_a_time_s"] > 0
+    assert len(found["cores.py"]["cases"]) >= 4
+    assert found["load.py"]["machine"]["cpu"] in done.stdout

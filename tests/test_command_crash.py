@@ -175,8 +175,10 @@ def test_a_command_killed_at_any_write_leaves_a_store_that_serves(
     killed = 0
     for point in points:
         store = scene.store()
-        code = killed_at(point, command, scene.environ)
-        killed += code == KILLED
+        if killed_at(point, command, scene.environ) == KILLED:
+            killed += 1
+        else:  # it looks into every process that there is, which are not always as many
+            assert (name, point.name) == ("prune", "openat")
         check(store)
         grow_old(store.root)
         again = subprocess.run(command, env=scene.environ, capture_output=True, text=True, check=False)
@@ -187,7 +189,7 @@ def test_a_command_killed_at_any_write_leaves_a_store_that_serves(
             [*command[:4], "prune", "--keep", "9"], env=scene.environ, check=True, stdout=subprocess.DEVNULL
         )
         assert left_behind(store.root) == [], point
-    assert killed == len(points)
+    assert killed > 0
     told(name, killed, len(found), record_property)
 
 

@@ -26,9 +26,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from asrsvc.errors import InferenceFailed, ModelError
-from asrsvc.speech.engine import MODEL_FILE, Engine
+from asrsvc.speech.engine import Engine
 from asrsvc.speech.features import FEATURE_SIZE, FbankExtractor
-from asrsvc.speech.text import collapse, greedy_path
+from asrsvc.speech.frames import Frames
+from asrsvc.speech.session import MODEL_FILE
+from asrsvc.speech.text import collapse
 from asrsvc.speech.types import FloatArray
 
 CLIPS = Path(__file__).resolve().parent / "data" / "clips"
@@ -47,16 +49,16 @@ def features(file: str) -> FloatArray:
     return FbankExtractor(NANO / "am.mvn").features(samples)
 
 
-def token_ids(logits: FloatArray) -> list[int]:
-    ids: list[int] = collapse(greedy_path(logits))[0].tolist()
+def token_ids(frames: Frames) -> list[int]:
+    ids: list[int] = collapse(frames.ids)[0].tolist()
     return ids
 
 
 @functools.cache
 def ids_alone(ask: Ask) -> list[int]:
     file, language, use_itn = ask
-    (logits,) = ENGINE.run([features(file)], [language], [use_itn])
-    return token_ids(logits)
+    (frames,) = ENGINE.run([features(file)], [language], [use_itn])
+    return token_ids(frames)
 
 
 def asks() -> st.SearchStrategy[Ask]:
@@ -78,7 +80,7 @@ def asks() -> st.SearchStrategy[Ask]:
 def test_a_batch_gives_each_span_the_tokens_that_it_has_alone(batch: list[Ask]) -> None:
     files, languages, use_itn = zip(*batch, strict=True)
     results = ENGINE.run([features(file) for file in files], languages, use_itn)
-    assert [token_ids(logits) for logits in results] == [ids_alone(ask) for ask in batch]
+    assert [token_ids(frames) for frames in results] == [ids_alone(ask) for ask in batch]
 
 
 @settings(max_examples=30, deadline=None)
@@ -86,15 +88,15 @@ def test_a_batch_gives_each_span_the_tokens_that_it_has_alone(batch: list[Ask]) 
 def test_there_are_as_many_results_as_spans_each_four_frames_longer(lengths: list[int], seed: int) -> None:
     random = np.random.default_rng(seed)
     batch = [random.standard_normal((length, FEATURE_SIZE), dtype=np.float32) for length in lengths]
-    results = ENGINE.run(batch, ["auto"] * len(batch), [True] * len(batch))
+    results = ENGINE.logits(batch, ["auto"] * len(batch), [True] * len(batch))
     assert [logits.shape for logits in results] == [(length + 4, 1307) for length in lengths]
     assert {logits.dtype for logits in results} == {np.dtype(np.float32)}
 
 
 def test_the_same_span_gives_the_same_logits_to_the_bit() -> None:
     frames = features("en_1.flac")
-    (once,) = ENGINE.run([frames], ["en"], [True])
-    (again,) = Engine.load(NANO, threads=1).run([frames], ["en"], [True])
+    (once,) = ENGINE.logits([frames], ["en"], [True])
+    (again,) = Engine.load(NANO, threads=1).logits([frames], ["en"], [True])
     assert once.tobytes() == again.tobytes()
 
 

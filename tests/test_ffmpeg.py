@@ -49,12 +49,21 @@ def seconds(pool: HelperPool, content: bytes, **options: float) -> float:
         return sum(len(block) for block in blocks(pool, descriptor, **options)) / 16_000
 
 
+_others: set[psutil.Process] = set()
+"""processes that other tests, in this process before, keep for themselves"""
+
+
 def children() -> list[psutil.Process]:
-    return psutil.Process().children()
+    return [child for child in psutil.Process().children() if child not in _others]
 
 
 def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def others() -> None:
+    _others.update(psutil.Process().children())
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from asrsvc.jobs.storage import Storage
 from asrsvc.jobs.store import JobStore
 from asrsvc.jobs.types import Job, Limits
 from asrsvc.jobs.work import Stretch, work
-from asrsvc.speech.batch import Batcher, Inference, Line
+from asrsvc.speech.batch import Batcher
 from asrsvc.speech.decode import Limits as SoundLimits
 from asrsvc.speech.ffmpeg import HelperPool
+from asrsvc.speech.line import Inference, Line, Promise
 from asrsvc.speech.model import Model
 from asrsvc.speech.segment import Segmenter
 from asrsvc.speech.transcribe import Options, Transcriber
@@ -39,12 +40,18 @@ class Noted:
         self.spans = 0
         self.at: dict[int, Any] = {}
         """number of a span → what is called at it"""
+        self.width = line.width
         self._line = line
 
-    def infer(self, features: FloatArray, language: str, *, use_itn: bool, timeout: float) -> Inference:
+    def submit(
+        self, features: FloatArray, language: str, *, use_itn: bool, timeout: float, asker: Hashable
+    ) -> Promise:
         self.spans += 1
         self.at.get(self.spans, lambda: None)()
-        return self._line.infer(features, language, use_itn=use_itn, timeout=timeout)
+        return self._line.submit(features, language, use_itn=use_itn, timeout=timeout, asker=asker)
+
+    def infer(self, features: FloatArray, language: str, *, use_itn: bool, timeout: float) -> Inference:
+        return self.submit(features, language, use_itn=use_itn, timeout=timeout, asker=self).result()
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ ALLOWED = {
     "asrsvc.speech": ("asrsvc.errors", "asrsvc.speech"),
     "asrsvc.release": ("asrsvc.errors", "asrsvc.release"),
     "asrsvc.release.bake": ("asrsvc.errors", "asrsvc.release", "asrsvc.speech"),
+    "asrsvc.release.exact": ("asrsvc.errors", "asrsvc.release", "asrsvc.speech"),
     "asrsvc.release.trial": ("asrsvc.errors", "asrsvc.release", "asrsvc.speech"),
     "asrsvc.release.cli": ("asrsvc",),
     "asrsvc.jobs": ("asrsvc.errors", "asrsvc.jobs", "asrsvc.release.files", "asrsvc.speech"),

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from asrsvc.errors import InferenceFailed, ModelError
-from asrsvc.speech.engine import MODEL_FILE
 from asrsvc.speech.features import FbankExtractor
 from asrsvc.speech.model import DEFAULT_MAX_SPAN_SECONDS, Model
+from asrsvc.speech.session import MODEL_FILE
 
 BPE = "chn_jpn_yue_eng_ko_spectok.bpe.model"
 CONFIG = (NANO / "config.yaml").read_text("utf-8")

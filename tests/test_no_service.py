@@ -36,6 +36,7 @@ CASES: dict[str, tuple[list[str], int, str]] = {
     "pull": (["pull", "{source}"], 0, r"c-\w{{8}} is in the store"),
     "verify": (["verify", "current"], 0, r"{a}: 5 files, .* all as they were stored"),
     # These are no models, which a trial finds out without a service.
+    "bake": (["bake", "{b}"], 33, rf"{{b}} cannot be baked: (.|\n)*serving now: nothing; {SERVES}\n"),
     "try": (["try", "{b}"], 30, rf"{{b}} failed its trial: (.|\n)*serving now: nothing; {SERVES}\n"),
     "deploy": (
         ["deploy", "{source}"],

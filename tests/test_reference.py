@@ -15,7 +15,8 @@ from reference_funasr import Ask, FloatArray
 
 from asrsvc.speech.engine import Engine
 from asrsvc.speech.features import FbankExtractor
-from asrsvc.speech.text import collapse, greedy_path
+from asrsvc.speech.frames import Frames
+from asrsvc.speech.text import collapse
 from asrsvc.speech.types import LANGUAGES
 from benchmarks.full_size import FEATURE_SIZE, make_full_size
 
@@ -59,9 +60,9 @@ def spoken() -> dict[str, str]:
     }
 
 
-def token_ids(logits: FloatArray) -> list[int]:
-    """Token ids, tags included, of logits (T, V)."""
-    ids: list[int] = collapse(greedy_path(logits))[0].tolist()
+def token_ids(frames: Frames) -> list[int]:
+    """Token ids, tags included."""
+    ids: list[int] = collapse(frames.ids)[0].tolist()
     return ids
 
 
@@ -147,7 +148,7 @@ def test_random_features_give_the_same_token_ids_on_the_full_size_graph(referenc
     ids = []
     for batch, ask in zip(batches, asks, strict=True):
         languages, use_itn = zip(*ask, strict=True)
-        ids.append([token_ids(logits) for logits in engine.run(batch, languages, use_itn)])
+        ids.append([token_ids(frames) for frames in engine.run(batch, languages, use_itn)])
 
     assert ids == promised.result(DEADLINE)
     assert len({token for batch in ids for row in batch for token in row}) > 200, "too few to prove much"

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+from asrsvc.serving.cores import SharedCores
 from asrsvc.serving.scoreboard import NOTHING, ROWS, Column, Numbers, Scoreboard
 
 
@@ -41,6 +42,29 @@ def test_a_row_is_used_again_but_never_the_masters() -> None:
     assert board.row(ROWS)[Column.REQUESTS] == board.row(1)[Column.REQUESTS]
 
 
+def test_one_number_is_summed_over_all_workers() -> None:
+    board = Scoreboard.create()
+    for worker in (1, 2, ROWS - 1):
+        board.row(worker).add(Column.RUNNING, worker)
+        board.row(worker).add(Column.IN_HAND, 1000)
+    assert board.row(5).total(Column.RUNNING) == 1 + 2 + ROWS - 1
+    assert board.row(5).total(Column.IN_HAND) == 3000
+
+
+def test_workers_share_the_cores_of_one_machine() -> None:
+    board = Scoreboard.create()
+    one, other = SharedCores(board.row(1), 2), SharedCores(board.row(2), 2)
+    assert one.idle()
+    one.began()
+    assert other.idle()
+    other.began()
+    assert not one.idle()
+    other.ended()
+    assert one.idle()
+    board.row(1)[Column.RUNNING] = 0  # as the master does for one that was killed
+    assert other.idle()
+
+
 def test_numbers_are_added_and_compared() -> None:
     before, now = Numbers(3, 10, 1, 2, 1000, 100), Numbers(1, 15, 1, 3, 1600, 190)
     assert now.since(before) == Numbers(1, 5, 0, 1, 600, 90)
@@ -50,6 +74,7 @@ def test_numbers_are_added_and_compared() -> None:
 
 WRITER = """
 import os, signal, sys
+from asrsvc.serving.cores import SharedCores
 from asrsvc.serving.scoreboard import Column, Scoreboard
 row = Scoreboard(int(sys.argv[1])).row(3)
 row[Column.IN_HAND] = 4

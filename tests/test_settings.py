@@ -4,6 +4,8 @@ import socket
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asrsvc import settings
 from asrsvc.settings import SettingError
@@ -164,14 +166,51 @@ def test_an_empty_variable_counts_as_not_set() -> None:
 
 def test_auto_means_one_worker_a_core_and_the_cores_shared_out_as_threads() -> None:
     loaded = settings.load(environ={})
-    assert loaded.worker_count() == settings.usable_cores()
-    assert loaded.thread_count() == 1
+    there = settings.share_out(settings.usable_cores(), settings.usable_memory())
+    assert (loaded.worker_count(), loaded.thread_count()) == (there.workers, there.threads)
     assert settings.load(environ={"ASR_WORKERS": "1"}).thread_count() == settings.usable_cores()
+
+
+@pytest.mark.parametrize(
+    ("cores", "gib", "wished", "chosen"),
+    [
+        (2, 24, (None, None), (2, 1)),
+        (64, 256, (None, None), (64, 1)),
+        (1, 1, (None, None), (1, 1)),
+        (4, 2, (None, None), (1, 4)),  # no memory for two and one more
+        (8, 4, (None, None), (2, 4)),  # for three: but two use all cores
+        (9, 4, (None, None), (3, 3)),
+        (8, 64, (None, 2), (4, 2)),
+        (8, 64, (3, None), (3, 2)),
+        (8, 64, (3, 4), (3, 4)),
+        (2, 64, (None, 16), (1, 16)),
+    ],
+)
+def test_cores_are_shared_out_as_far_as_there_is_memory(
+    cores: int, gib: int, wished: tuple[int | None, int | None], chosen: tuple[int, int]
+) -> None:
+    layout = settings.share_out(cores, gib * 2**30, *wished)
+    assert (layout.workers, layout.threads) == chosen
+    assert layout.reason.startswith(f"{chosen[0]} workers (")
+    assert ("more than the" in layout.reason) == (chosen[0] * chosen[1] > cores)
+    assert ("ASR_WORKERS says" in layout.reason, "ASR_THREADS says" in layout.reason) == (
+        wished[0] is not None,
+        wished[1] is not None,
+    )
+
+
+@given(st.integers(1, 256), st.integers(2**28, 2**40))
+def test_what_is_chosen_uses_no_more_than_there_is(cores: int, memory: int) -> None:
+    layout = settings.share_out(cores, memory)
+    assert 1 <= layout.workers * layout.threads <= cores
+    needed = 2**30 + (layout.workers + 1) * 768 * 2**20
+    assert layout.workers == 1 or needed <= memory
 
 
 def test_the_report_names_every_setting_with_its_value_and_origin() -> None:
     lines = settings.report(settings.load({"ASR_WORKERS": "3"}, {})).splitlines()
-    assert len(lines) == len(settings.declared())
+    assert len(lines) == len(settings.declared()) + 1
+    assert lines[-1].startswith("3 workers (3 as ASR_WORKERS says) of ")
     (line,) = (line for line in lines if line.startswith("ASR_WORKERS "))
     assert " 3 " in line
     assert "command line" in line

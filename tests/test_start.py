@@ -84,7 +84,9 @@ def test_help_needs_nothing_installed_and_names_every_option_and_exit_code(fresh
 def test_check_needs_nothing_installed_and_shows_where_a_value_came_from(fresh: Path) -> None:
     done = run(fresh / "bin" / "serve", "--check", "--port", "7999", ASR_WORKERS="3")
     assert done.returncode == 0, done.stderr
-    lines = {line.split()[0]: line for line in done.stdout.splitlines()}
+    *table, why = done.stdout.splitlines()
+    assert why.startswith("3 workers (3 as ASR_WORKERS says) of ")
+    lines = {line.split()[0]: line for line in table}
     assert set(lines) == {setting.name for _, setting in settings.declared()}
     assert "127.0.0.1:7999" in lines["ASR_BIND"]
     assert "command line" in lines["ASR_BIND"]

@@ -35,7 +35,7 @@ FULL = Status(
     version="a-01234567",
     workers=(
         WorkerStatus(11, "a-01234567", "ready", TIME, forced=True),
-        WorkerStatus(12, None, "loading", TIME),
+        WorkerStatus(12, None, "loading", TIME, baked=True),
     ),
     wanted=2,
     roll=ROLL,
@@ -51,8 +51,8 @@ WRITTEN: dict[str, Any] = {
     "state": "rolling",
     "version": "a-01234567",
     "workers": [
-        {"pid": 11, "version": "a-01234567", "state": "ready", "since": TIME, "forced": True},
-        {"pid": 12, "version": None, "state": "loading", "since": TIME, "forced": False},
+        {"pid": 11, "version": "a-01234567", "state": "ready", "since": TIME, "forced": True, "baked": False},
+        {"pid": 12, "version": None, "state": "loading", "since": TIME, "forced": False, "baked": True},
     ],
     "wanted": 2,
     "roll": {

@@ -1,4 +1,4 @@
-"""CTC logits to text, against SentencePiece's own decoder and a plain definition of CTC."""
+"""Frames to text, against SentencePiece's own decoder and a plain definition of CTC."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asrsvc.errors import InferenceFailed, ModelError
+from asrsvc.speech.frames import Frames
 from asrsvc.speech.text import Vocabulary, collapse, read
 
 MODEL = Path(__file__).resolve().parents[1] / "asrsvc" / "models" / "sensevoice-nano"
@@ -31,6 +32,10 @@ def logits(path: list[int], value: float = 20.0) -> np.ndarray:
     rows = np.zeros((len(path), SIZE), np.float32)
     rows[np.arange(len(path)), path] = value
     return rows
+
+
+def heard(path: list[int]) -> Frames:
+    return Frames.of_logits(logits(path))
 
 
 def ids(text: str) -> list[int]:
@@ -56,7 +61,7 @@ def test_collapse_is_ctc(path: list[int]) -> None:
 
 
 def test_the_first_four_frames_are_tags() -> None:
-    reading = read(logits([EN, UNKNOWN, BGM, WITHITN, 0, 0, *ids("table"), 0]), VOCABULARY)
+    reading = read(heard([EN, UNKNOWN, BGM, WITHITN, 0, 0, *ids("table"), 0]), VOCABULARY)
     assert (reading.text, reading.language, reading.emotion) == ("table", "en", "unknown")
     assert reading.events == ("bgm",)
     assert reading.tokens[0].start == pytest.approx(2 * 0.06 - 0.03)
@@ -69,14 +74,14 @@ def test_the_first_four_frames_are_tags() -> None:
     ids=["nospeech", "only punctuation"],
 )
 def test_nothing_said_gives_no_text(tags: list[int], text: str) -> None:
-    reading = read(logits([*tags, *ids(text)]), VOCABULARY)
+    reading = read(heard([*tags, *ids(text)]), VOCABULARY)
     assert (reading.text, reading.tokens, reading.confidence) == ("", (), 0.0)
 
 
 def test_confidence_is_the_posterior_of_the_best_frame() -> None:
     rows = logits([EN, UNKNOWN, SPEECH, WITHITN, *ids("table")[-1:] * 2], 8.0)
     rows[5] *= 2
-    (token,) = read(rows, VOCABULARY).tokens
+    (token,) = read(Frames.of_logits(rows), VOCABULARY).tokens
     expected = np.exp(16.0) / (np.exp(16.0) + SIZE - 1)
     assert token.confidence == pytest.approx(expected, rel=1e-4)
 
@@ -86,7 +91,7 @@ def test_numbers_that_are_not_finite_are_an_error(value: float) -> None:
     rows = logits([EN, UNKNOWN, SPEECH, WITHITN, 0, 0])
     rows[4, 100] = value
     with pytest.raises(InferenceFailed, match="not finite"):
-        read(rows, VOCABULARY)
+        read(Frames.of_logits(rows), VOCABULARY)
 
 
 def test_a_vocabulary_of_another_size_is_refused_by_name() -> None:

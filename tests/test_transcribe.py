@@ -27,7 +27,8 @@ from asrsvc.speech.decode import Limits
 from asrsvc.speech.ffmpeg import HelperPool
 from asrsvc.speech.model import Model
 from asrsvc.speech.segment import Segmenter
-from asrsvc.speech.transcribe import Options, Progress, Transcriber, join_texts
+from asrsvc.speech.joining import join_texts
+from asrsvc.speech.transcribe import Options, Progress, Transcriber
 from asrsvc.speech.types import LANGUAGES, Language, Segment, Transcript
 
 RATE = 16_000

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from asrsvc.release.trial.process import Child, ChildBroke, ChildRefused, Limits, plain
+from asrsvc.release.process import Child, ChildBroke, ChildRefused, Limits, plain
 
 MEMORY = 200 * 2**20
 
@@ -106,7 +106,7 @@ def test_it_ends_when_its_parent_is_killed(checkout: Path) -> None:
     """Whatever it is at: it must not go on unseen."""
     parent_code = (
         "import time\n"
-        "from asrsvc.release.trial.process import Child, Limits\n"
+        "from asrsvc.release.process import Child, Limits\n"
         "child = Child('asrsvc.release.trial.child', Limits(2**32, time.monotonic() + 100))\n"
         "child.ask({'do': 'hello'}, doing='', seconds=60)\n"
         "print(child.pid, flush=True)\n"
@@ -117,7 +117,7 @@ def test_it_ends_when_its_parent_is_killed(checkout: Path) -> None:
         try:
             assert parent.stdout is not None
             child = psutil.Process(int(parent.stdout.readline()))
-            assert child.nice() >= 10
+            assert child.nice() >= min(19, psutil.Process().nice() + 10)
         finally:
             parent.kill()
     gone, _ = psutil.wait_procs([child], timeout=10)

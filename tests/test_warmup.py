@@ -68,6 +68,7 @@ KNOWN = Expected({"a.flac": "hello"}, 0.25)
         (heard(likeness=0.1), None, KNOWN, None),  # its trial let it through
         (heard("Hello"), None, KNOWN, "says other things than in its trial: 'Hello' for the clip a.flac"),
         (Heard({}, 1.0, 0.25), None, KNOWN, "says other things"),
+        (heard(), None, Expected({"a.flac": "hello", "b.flac": "world"}, 0.25), None),  # briefly
         (heard(cost=1.3), None, KNOWN, "5.2 times the CPU time that it took in its trial"),
         (heard(cost=1.2), 0.01, KNOWN, None),  # slow by nature
         (heard(cost=1.3), 1.0, KNOWN, None),  # so is everything on this machine now

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from asrsvc.errors import StoreError
+from asrsvc.release.bake.twins import FOLDER, remove_stale
 from asrsvc.release.files import disk_error, sync_folder
 from asrsvc.release.manifest import read_manifest
 from asrsvc.release.staging import sweep
@@ -65,8 +66,9 @@ def prune(store: Store, keep: int, in_use: frozenset[str]) -> Pruned:
 
 
 def mapped_versions(store: Store, processes: Path = Path("/proc")) -> frozenset[str]:
-    """Versions that have a file mapped into a process of this host, as far as this user may see."""
-    pattern = re.compile(rf" {re.escape(str((store.root / 'versions').resolve()))}/([^/\n]+)/")
+    """Versions that some process of this host has mapped, or their twins, as far as this user may see."""
+    root = re.escape(str(store.root.resolve()))
+    pattern = re.compile(rf" {root}/(?:versions|{FOLDER})/([^/\n]+)/")
     found: set[str] = set()
     for maps in processes.glob("[0-9]*/maps"):
         try:
@@ -108,6 +110,8 @@ def _finish(store: Store) -> None:
         for baked in (store.root / "baked").glob("*"):
             if baked.name not in known:
                 _delete(baked)
+            else:
+                remove_stale(store.root, baked.name)
     except OSError as error:
         raise disk_error(f"what is left in {store.root} cannot be removed", error) from error
 

@@ -316,8 +316,10 @@ class Store(Versions):
         if version.path != self._versions / version.id:
             raise StoreError(f"{version.path} is not a version of {self.root}")
         check_files(version.path)
-        if os.path.lexists(path) and not path.is_symlink():
-            raise StoreError(f"{path} must be a symbolic link to versions/<id>: move it away")
+        try:
+            look_at(path)  # once: the master may move it aside and back at any time
+        except OSError as error:
+            raise StoreError(f"{path} must be a symbolic link to versions/<id>: move it away") from error
         try:
             make_folder(self.pointers)
             # Relative: a store may be moved, and hosts may see it under other names.

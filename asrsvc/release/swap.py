@@ -72,8 +72,22 @@ def deploy(
     return activate(store, service, version, terms)
 
 
-def activate(store: Store, service: Service, version: Version, terms: Terms) -> Swapped:
+def activate(
+    store: Store,
+    service: Service,
+    version: Version,
+    terms: Terms,
+    *,
+    bake: Callable[[Version], None] | None = None,
+) -> Swapped:
     """Switch to a version of the store, watch it, and go back if anything is off.
+
+    Args:
+        store: whose lock is held.
+        service: that is to serve it.
+        version: to switch to.
+        terms: see `Terms`.
+        bake: makes its faster twin for this host if that is missing; None: it is served as it came.
 
     Raises:
         NotTried: its files, as they are now, have passed no trial.
@@ -82,6 +96,8 @@ def activate(store: Store, service: Service, version: Version, terms: Terms) -> 
     """
     if not terms.forced:
         require_trial(store, version)
+    if bake is not None:
+        bake(version)
     before = service.serving()
     store.records.note_forced(version.id, forced=terms.forced)
     store.records.note_returning(version.id, returning=False)

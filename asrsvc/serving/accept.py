@@ -36,6 +36,7 @@ _OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUF
 _PAUSE_SECONDS: Final = 0.1
 _GRACE_SECONDS: Final = 1.0  # a client that is well may take so long from its connection to its request
 _LOOK_AGAIN_SECONDS: Final = 0.05
+_COURTESY_SECONDS: Final = 0.003  # an idle worker needs a tenth of that to take what waits
 _EXPIRE_SECONDS: Final = 0.5
 _EXPIRE_AT_ONCE: Final = 16
 
@@ -360,6 +361,7 @@ class Places:
     """The requests that this worker has taken from the queue, and whether it may take another.
 
     A worker works on one short and one long request at a time; their spans take turns in the engine.
+    One that has something in hand lets those go first that have nothing.
     A request whose body is slow to arrive gives its turn up while it waits, so that a slow client
     does not keep the engine idle.
     """
@@ -397,6 +399,7 @@ class Places:
         self._loop = asyncio.get_running_loop()
         self._open = False
         self._watched: set[LaneName] = set()
+        self._yielding: set[LaneName] = set()
         self._expiry: asyncio.TimerHandle | None = None
 
     @property
@@ -427,7 +430,7 @@ class Places:
     def _watch(self) -> None:
         """Listen to the lanes that a request may be taken from, and to no others."""
         for name, lane in self._lanes.items():
-            if self._may_take(name) and name not in self._watched:
+            if self._may_take(name) and name not in self._watched | self._yielding:
                 self._watched.add(name)
                 self._loop.add_reader(lane.fileno(), self._take, name)
             elif not self._may_take(name) and name in self._watched:
@@ -446,8 +449,22 @@ class Places:
         self._expiry = self._loop.call_later(_EXPIRE_SECONDS, self._expire)
 
     def _take(self, name: LaneName) -> None:
+        if not self._may_take(name):
+            return
+        if any(place.holds_turn for place in self._held):
+            self._yielding.add(name)
+            self._watched.discard(name)
+            self._loop.remove_reader(self._lanes[name].fileno())
+            self._loop.call_later(_COURTESY_SECONDS, self._take_after_all, name)
+        else:
+            self._begin(name)
+
+    def _take_after_all(self, name: LaneName) -> None:
+        """Nobody else was idle."""
+        self._yielding.discard(name)
         if self._may_take(name):
             self._begin(name)
+        self._watch()
 
     def _begin(self, name: LaneName) -> None:
         waiting = self._lanes[name].take()

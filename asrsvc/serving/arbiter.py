@@ -143,6 +143,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._clients = table_of_clients(loaded, self._inherited)
         self._scoreboard = Scoreboard.create()
         self._soak = Soak(self._scoreboard)
+        self.log.info("%s", loaded.layout().reason)
         candidates = self._store.candidates()
         self._problems = candidates.problems
         for problem in candidates.problems:
@@ -394,6 +395,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         match line.say:
             case "ready":
                 member.cost = line.cost or None
+                member.baked, member.problem = line.baked, line.problem
                 self._handle(Ready(now, member.number))
             case "failed":
                 member.error = line.error
@@ -439,7 +441,9 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             )
         known = self._machine.workers.get(member.number) if self._machine is not None else None
         died = not self._stopping and known is not None and known.state is WorkerState.READY
-        self._tally.bury(member.version, self._scoreboard.row(member.number).numbers(), died=died)
+        row = self._scoreboard.row(member.number)
+        self._tally.bury(member.version, row.numbers(), died=died)
+        row[Column.RUNNING] = 0
         if self._stopping or self._machine is None:
             return
         if self.master_pid and known is not None and known.state is WorkerState.LOADING:
@@ -487,6 +491,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         now = time.monotonic()
         self.num_workers = loaded.worker_count()
         if self.num_workers != self._machine.wanted:
+            self.log.info("%s", loaded.layout().reason)
             self._handle(Scale(now, self.num_workers))
         if record.forced:
             self.log.warning("%s is forced: its text and speed are not compared", wish.id)
@@ -676,20 +681,26 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         machine = self._machine
         if machine is None or self._handed_over or self.master_pid:
             return  # the status file belongs to the other master
+        self._write(machine)
         if not self._told_ready and machine.ready > 0:
+            # After the file: who waits for systemd reads there that it serves.
             self._told_ready = True
             self._notifier.ready(f"serving {machine.base}")
             self._first_serves(machine)
+
+    def _write(self, machine: Machine) -> None:
+        """Replace the status file if anything in it has changed."""
         found = report.build(
             machine,
             report.Known(
                 myself=self._myself,
                 pids=self._members.pids,
                 stopping=self._stopping,
-                problems=self._problems + self._problems_of_keys(),
+                problems=self._problems + self._problems_of_keys() + self._members.problems(),
                 refused=self._refused,
                 counters=self._happened.counters(),
                 forced=frozenset(member.number for member in self._members if member.forced),
+                baked=frozenset(member.number for member in self._members if member.baked),
                 numbers=self._count_up(),
             ),
         )

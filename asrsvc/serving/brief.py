@@ -60,6 +60,10 @@ class Line:
     load_seconds: float = 0.0
     reason: str = ""
     """one word: why it is to be replaced"""
+    baked: bool = False
+    """whether it serves the faster twin of its version"""
+    problem: str = ""
+    """what is wrong with that twin, a sentence; the worker serves all the same"""
 
 
 def say(pipe: int, line: Line) -> bool:
@@ -82,6 +86,8 @@ def hear(text: bytes) -> Line | None:
             cost=float(found["cost"]),
             load_seconds=float(found["load_seconds"]),
             reason=str(found["reason"]),
+            baked=bool(found["baked"]),
+            problem=str(found["problem"]),
         )
     except (ValueError, KeyError, TypeError):
         return None

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from starlette.datastructures import Headers
 
-from asrsvc.errors import AsrError, NotFound, StoreError
+from asrsvc.errors import AsrError, InferenceFailed, ModelError, NotFound, StoreError
 from asrsvc.jobs.manners import Manners
+from asrsvc.release.bake import Found, find
 from asrsvc.release.card import read_card
 from asrsvc.release.catalogue import catalogue
+from asrsvc.release.manifest import MODEL_FILE, read_manifest
 from asrsvc.release.store import Store
 from asrsvc.release.versions import check_digests
 from asrsvc.serving import status
 from asrsvc.serving.accept import Head
 from asrsvc.serving.brief import Brief
+from asrsvc.serving.cores import SharedCores
 from asrsvc.serving.jobs import PATIENCE_SECONDS, Jobs, most_here
 from asrsvc.serving.lanes import LaneName
 from asrsvc.serving.metric_folder import metric_folder
 from asrsvc.serving.operations import Operation, Operations
-from asrsvc.serving.warmup import check, expected
+from asrsvc.serving.scoreboard import Row
+from asrsvc.serving.twin import described
+from asrsvc.serving.warmup import Expected, check, expected, has_served
 from asrsvc.settings import Settings, is_public
 from asrsvc.speech.batch import Batcher
 from asrsvc.speech.decode import Limits
@@ -49,6 +55,8 @@ from asrsvc.web.metric_files import MetricFiles
 from asrsvc.web.metrics import Metrics, Sources
 from asrsvc.web.upload import check_head, declared_length
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -57,6 +65,8 @@ class Loaded:
     model: Model
     segmenter: Segmenter
     findings: Heard
+    twin: Found | None
+    """the faster twin of the version, whether it is served or not; None: none was looked for"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +82,8 @@ class Transcribers:
 
 MOST_REQUESTS: Final = 10
 """requests of a worker at the same time, with those whose body is slow to arrive"""
+MOST_RUNS: Final = 8
+"""of one worker's engine at the same time, on an idle machine: each takes memory of its own"""
 _SHORT_BYTES: Final = 8 * 2**20
 """an upload that declares no more waits in the short lane: 4 minutes of 16-bit WAV at 16 kHz"""
 
@@ -93,33 +105,75 @@ def load(
         ModelError: it cannot be loaded, or says wrong things.
         InferenceFailed: it loads and does not run.
     """
-    digests = check_digests(folder)
     threads, device = settings.thread_count(), settings.device
-    model = Model.load(folder, version=version, threads=threads, device=device)
-    findings = hear(model)
+    model, digests, twin = _open(folder, version, settings)
+    trial: Expected | None = None
     if tried:
-        engine = engine_key(threads=threads, device=device)
-        check(findings, reference_cost, expected(settings.store, version, digests, engine))
-    return Loaded(model, Segmenter(), findings)
+        trial = expected(settings.store, version, digests, engine_key(threads=threads, device=device))
+    # What says here what it said in its trial, and has served since, need not say it all again.
+    known = (trial is not None or not tried) and has_served(settings.store, version)
+    findings = hear(model, briefly=known)
+    if tried:
+        check(findings, reference_cost, trial)
+    return Loaded(model, Segmenter(), findings, twin)
 
 
-def assemble(settings: Settings, loaded: Loaded) -> Transcribers:
-    """Everything around a loaded model; the threads and processes that it starts keep its priority."""
-    helpers = HelperPool(
+def _open(folder: Path, version: str, settings: Settings) -> tuple[Model, dict[str, str], Found | None]:
+    """The model by its twin, if that is as it was made, else by the published file; SHA-256 by file name."""
+
+    def opened(baked: Path | None) -> Model:
+        threads, device = settings.thread_count(), settings.device
+        return Model.load(folder, version=version, threads=threads, device=device, baked=baked)
+
+    mode = settings.bake_mode()
+    if mode == "off":
+        digests = check_digests(folder)
+        return opened(None), digests, None
+    manifest = read_manifest(folder)
+    known = manifest.files.get(MODEL_FILE) if manifest else None
+    # A version that was stored by hand has no digest but that of what is there now.
+    source = known.sha256 if known else check_digests(folder)[MODEL_FILE]
+    twin = find(settings.store, version, mode, source)
+    if twin.usable is not None:
+        try:
+            # The twin proves the published file, which is not opened.
+            digests = check_digests(folder, unread=[MODEL_FILE])
+            return opened(twin.usable), digests, twin
+        except (ModelError, InferenceFailed) as error:
+            twin = replace(twin, state="damaged", problem=error.message)
+    log.warning("%s", described(twin, version, folder), extra={"version": version})
+    digests = check_digests(folder)
+    return opened(None), digests, twin
+
+
+def assemble(settings: Settings, loaded: Loaded, row: Row) -> Transcribers:
+    """Everything around a loaded model; the threads and processes that it starts keep its priority.
+
+    Args:
+        settings: in force.
+        loaded: see `load`.
+        row: the worker's own numbers.
+    """
+    decoders = HelperPool(
         memory_bytes=settings.decode_memory_mb * 2**20, block_timeout=settings.decode_timeout
     )
-    helpers.warm_up()
+    decoders.warm_up()
+    workers = settings.worker_count()
+    # On a GPU all runs share one device, whose idle time nobody sees here.
+    helpers = min(workers, MOST_RUNS) - 1 if settings.device == "cpu" else 0
     batcher = Batcher(
         loaded.model.engine,
         batch_size=settings.batch_size,
-        queue_limit=MOST_REQUESTS + most_here(settings),
+        queue_limit=(MOST_REQUESTS + most_here(settings)) * (helpers + 2),
+        helpers=helpers,
+        cores=SharedCores(row, workers),
     )
     manners = Manners()
     make = partial(
         Transcriber,
         loaded.model,
         segmenter=loaded.segmenter,
-        helpers=helpers,
+        helpers=decoders,
         limits=Limits(max_seconds=settings.max_audio_seconds),
     )
     return Transcribers(

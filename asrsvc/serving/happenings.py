@@ -14,7 +14,8 @@ HUNG: Final = "hung"  # without a heartbeat for ASR_HEARTBEAT_TIMEOUT
 NOT_LOADED: Final = "not_loaded"  # it never came to serve
 WORN_REQUESTS: Final = "requests"  # ASR_WORKER_MAX_REQUESTS
 WORN_MEMORY: Final = "memory"  # ASR_WORKER_MAX_MEMORY
-REASONS: Final = (KILLED, EXITED, HUNG, NOT_LOADED, WORN_REQUESTS, WORN_MEMORY)
+WORN_TWIN: Final = "twin"  # the faster twin of its version is there now
+REASONS: Final = (KILLED, EXITED, HUNG, NOT_LOADED, WORN_REQUESTS, WORN_MEMORY, WORN_TWIN)
 
 
 class Happenings:

@@ -23,6 +23,10 @@ class Member:
         """why it failed, in its own words or the master's"""
         self.cost: float | None = None
         """CPU seconds of its engine for a second of sound"""
+        self.baked = False
+        """whether it serves the faster twin of its version"""
+        self.problem = ""
+        """what is wrong with that twin"""
         self.forced = False
         """whether the comparison of text and speed was left out"""
         self._heard = b""
@@ -81,6 +85,10 @@ class Members:
         """The least CPU seconds for a second of sound that a worker of this version has found."""
         costs = [member.cost for member in self if member.version == version and member.cost is not None]
         return min(costs, default=None)
+
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the twins of what the workers serve; each once."""
+        return tuple(dict.fromkeys(member.problem for member in self if member.problem))
 
     def add(self, member: Member) -> None:
         """Take in a worker whose process has been started."""

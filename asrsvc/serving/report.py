@@ -22,6 +22,8 @@ class Known:
     counters: status.Counters
     forced: frozenset[int] = frozenset()
     """numbers of the workers whose text and speed were not compared"""
+    baked: frozenset[int] = frozenset()
+    """numbers of the workers that serve the faster twin of their version"""
     numbers: tuple[status.VersionNumbers, ...] = ()
 
 
@@ -38,6 +40,7 @@ def build(machine: Machine, known: Known) -> status.Status:
                 state=_public_state(worker.state),
                 since=status.at(worker.since),
                 forced=worker.number in known.forced,
+                baked=worker.number in known.baked,
             )
             for worker in machine.workers.values()
             if worker.number in known.pids

@@ -31,6 +31,7 @@ class Column(IntEnum):
     ARRIVING = 6  # connections that have begun to send a header that is not complete
     STOPPING = 7  # row 0 only: the whole service is being stopped
     LEAVE = 8  # written by the master: this worker has been told to leave
+    RUNNING = 9  # runs of the engine that are under way; the master takes back those of one that has ended
 
 
 _WIDTH: Final = len(Column)
@@ -80,6 +81,10 @@ class Row:
     def add(self, column: Column, value: int = 1) -> None:
         """Add to one number; only the row's own worker does, from one thread."""
         self._words[self._start + column] += value
+
+    def total(self, column: Column) -> int:
+        """The sum of one number over all rows."""
+        return sum(self._words[column::_WIDTH])
 
     def numbers(self) -> Numbers:
         """The numbers that rolls compare."""

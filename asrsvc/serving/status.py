@@ -76,6 +76,8 @@ class WorkerStatus:
     """when it came to this state"""
     forced: bool = field(default=False, metadata={"optional": True})
     """whether the comparison of text and speed was left out when it loaded"""
+    baked: bool = field(default=False, metadata={"optional": True})
+    """whether it serves the faster twin of its version"""
 
 
 @dataclass(frozen=True, slots=True)

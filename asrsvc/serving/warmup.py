@@ -32,6 +32,19 @@ class Expected:
     """CPU seconds of the engine for a second of sound"""
 
 
+def has_served(store: Path, version: str) -> bool:
+    """Whether a version has served well before, by its record.
+
+    Args:
+        store: root folder of the store.
+        version: id of the version.
+    """
+    try:
+        return Records(store).read(version).last_served is not None
+    except StoreError:
+        return False
+
+
 def expected(
     store: Path, version: str, digests: Mapping[str, str], engine: Mapping[str, str]
 ) -> Expected | None:
@@ -92,8 +105,9 @@ def check(findings: Heard, reference_cost: float | None, trial: Expected | None)
 
 def _check_texts(texts: Mapping[str, str], known: Mapping[str, str]) -> None:
     """Letter by letter: the same files in the same engine give the same numbers."""
-    for file, text in known.items():
-        said = texts.get(file)
+    heard = [file for file in known if file in texts]  # a known version hears the shortest alone
+    for file in heard or known:
+        said, text = texts.get(file), known[file]
         if said != text:
             raise ModelError(
                 f"the model says other things than in its trial: {said!r} for the clip {file},"

@@ -27,15 +27,18 @@ from uvicorn.server import ServerState
 from uvicorn_worker import UvicornWorker
 
 from asrsvc.errors import AsrError
+from asrsvc.release.versions import Version
 from asrsvc.serving.accept import Acceptor, Limits, Place, Places
 from asrsvc.serving.brief import Brief, Line, say
-from asrsvc.serving.happenings import WORN_MEMORY, WORN_REQUESTS
+from asrsvc.serving.happenings import WORN_MEMORY, WORN_REQUESTS, WORN_TWIN
 from asrsvc.serving.protocol import LingeringProtocol
 from asrsvc.serving.scoreboard import Column
 
 if TYPE_CHECKING:
+    from asrsvc.release.bake import Found
     from asrsvc.serving.compose import Loaded
     from asrsvc.serving.jobs import Jobs
+    from asrsvc.serving.twin import Maker
     from asrsvc.web.app import Envelope
 
 log = logging.getLogger(__name__)
@@ -89,6 +92,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         self._leaving = asyncio.Event()
         self._orphaned = False
         self._worn = False
+        self._maker: Maker | None = None
         self._state = ServerState()
         self._connecting: set[asyncio.Task[Any]] = set()
         self._jobs: Jobs | None = None
@@ -142,7 +146,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             loaded = await asyncio.wrap_future(_in_niced_thread(load, brief.settings.thread_count()))
             from asrsvc.serving import compose  # noqa: PLC0415 - as above
 
-            transcribers = await asyncio.to_thread(compose.assemble, brief.settings, loaded)
+            transcribers = await asyncio.to_thread(compose.assemble, brief.settings, loaded, brief.row)
         except AsrError as error:
             self._cannot_load(error.message)
             return None
@@ -166,8 +170,27 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         app, self._jobs = await asyncio.to_thread(
             compose.load_app, brief, transcribers, self._observe, seconds
         )
-        said = self._say_ready(Line("ready", cost=loaded.findings.cost, load_seconds=seconds))
-        return app if said else None
+        twin = loaded.twin
+        ready = Line(
+            "ready",
+            cost=loaded.findings.cost,
+            load_seconds=seconds,
+            baked=twin is not None and twin.usable is not None,
+            problem=(twin.problem or "")[:1000] if twin is not None and twin.state == "damaged" else "",
+        )
+        if not self._say_ready(ready):
+            return None
+        if twin is not None and twin.usable is None:
+            self._make_twin(Version(version, folder), twin)
+        return app
+
+    def _make_twin(self, version: Version, found: Found) -> None:
+        from asrsvc.serving.twin import Maker  # noqa: PLC0415 - not in the master
+
+        maker = Maker(self.brief.settings, version, found)
+        if maker.wanted:
+            maker.start()
+            self._maker = maker
 
     def _say_ready(self, line: Line) -> bool:
         """Tell the master; where it cannot hear it would end this worker in the middle of its requests."""
@@ -328,6 +351,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             beats += 1
             if beats % _WEIGH_EVERY_BEATS == 0:
                 self._weigh()
+            if self._maker is not None and self._maker.made.is_set():
+                self._wear_out("its faster twin is there", WORN_TWIN)
             await asyncio.sleep(_BEAT_SECONDS)
 
     def _look_for_master(self) -> None:

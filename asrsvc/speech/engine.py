@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from asrsvc.errors import InferenceFailed, ModelError
 from asrsvc.speech.features import FEATURE_SIZE
+from asrsvc.speech.frames import Frames
 from asrsvc.speech.runtime import onnxruntime
+from asrsvc.speech.session import BAKED_MODEL_FILE, MODEL_FILE, first_line, open_session
 from asrsvc.speech.types import FloatArray
-
-MODEL_FILE: Final = "model_quant.onnx"
 
 LANGUAGE_QUERIES: Final = {"auto": 0, "zh": 3, "en": 4, "yue": 7, "ja": 11, "ko": 12}
 """language → index of its query embedding (FunASR, SenseVoiceSmall.lid_dict)"""
@@ -29,49 +31,50 @@ _INPUTS: Final = {
     "language": "tensor(int32)",
     "textnorm": "tensor(int32)",
 }
-_OUTPUTS: Final = ("ctc_logits", "encoder_out_lens")
+_INPUTS_OF_ONE: Final = {name: kind for name, kind in _INPUTS.items() if name != "speech_lengths"}
+"""of a transformed graph, which takes one span without padding"""
+
+LOGITS: Final = "ctc_logits"
+OUT_LENGTHS: Final = "encoder_out_lens"
+FRAME_OUTPUTS: Final = ("token_ids", "best_logits", "spoken_frames", "odds_sums", "first_logits")
+"""of a transformed graph beside the logits: the arguments of `Frames.of_sums`, in order"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What a graph takes and gives."""
+
+    one: bool
+    """one span without padding, and no lengths; else any number, padded to one length"""
+    frames: bool
+    """whether it gives `FRAME_OUTPUTS`"""
+    vocabulary_size: int
 
 
 class Engine:
     """Runs feature frames through the network. `run` may be called from several threads."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, vocabulary_size: int) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, form: _Form) -> None:
         self._session = session
-        self.vocabulary_size = vocabulary_size
+        self._form = form
+        self.vocabulary_size = form.vocabulary_size
 
     @classmethod
-    def load(cls, folder: Path, *, threads: int, device: str = "cpu") -> Engine:
-        """Open `model_quant.onnx` of a version's folder.
-
-        Args:
-            folder: the published file layout.
-            threads: intra-op threads of the session.
-            device: `cpu`, `cuda` or `cuda:N`.
+    def load(cls, folder: Path, *, threads: int, device: str = "cpu", baked: Path | None = None) -> Engine:
+        """Open a version's network; arguments as for `open_session`.
 
         Raises:
-            ModelError: the file is missing or damaged, its inputs or outputs are not SenseVoice's,
-                or the device is not to be had; the message names the file.
+            ModelError: as `open_session`, or its inputs or outputs are not SenseVoice's; the message
+                names the file.
         """
-        path = folder / MODEL_FILE
-        if not path.is_file():
-            raise ModelError(f"{path}: no such file")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Threads that spin while they wait take the cores from the other workers.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        providers = _providers(device)
-        try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-        except Exception as error:  # ONNX Runtime raises classes of its own without a common base
-            raise ModelError(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
+        session = open_session(folder, threads=threads, device=device, baked=baked)
+        path = folder / MODEL_FILE if baked is None else baked / BAKED_MODEL_FILE
         return cls(session, _check_graph(session, path))
 
     def run(
         self, batch: Sequence[FloatArray], languages: Sequence[str], use_itn: Sequence[bool]
-    ) -> list[FloatArray]:
-        """Run some spans at once.
+    ) -> list[Frames]:
+        """Run some spans at once; one after the other, if the graph was made for one (a twin's is).
 
         Args:
             batch: features, each of shape (T_i, 560), float32, T_i >= 1.
@@ -79,12 +82,70 @@ class Engine:
             use_itn: whether each is to be written with punctuation and digits.
 
         Returns:
-            as many arrays as there are inputs: CTC logits, shape (4 + T_i, vocabulary), float32;
-            the first four frames are the answers to the queries, see `asrsvc.speech.text`.
+            as many results as there are inputs, of 4 + T_i frames each; the first four are the answers
+            to the queries, see `asrsvc.speech.text`.
 
         Raises:
             InferenceFailed: ONNX Runtime refused, or gave another shape than the inputs ask for.
         """
+        if not self._form.frames:
+            return [Frames.of_logits(logits) for logits in self.logits(batch, languages, use_itn)]
+        asked = zip(batch, languages, use_itn, strict=True)
+        return [self._frames(features, language, use_itn=itn) for features, language, itn in asked]
+
+    def logits(
+        self, batch: Sequence[FloatArray], languages: Sequence[str], use_itn: Sequence[bool]
+    ) -> list[FloatArray]:
+        """As `run`, but all CTC logits, each of shape (4 + T_i, vocabulary), float32."""
+        if not self._form.one:
+            return self._logits(batch, languages, use_itn)
+        asked = zip(batch, languages, use_itn, strict=True)
+        return [self._logits([features], [language], [itn])[0] for features, language, itn in asked]
+
+    def warm_up(self) -> None:
+        """Run one second of zeros, so that the first request does not pay for first times.
+
+        Raises:
+            InferenceFailed: as `run`, or the numbers are not finite.
+        """
+        second = [np.zeros((17, FEATURE_SIZE), dtype=np.float32)]
+        (logits,) = self.logits(second, ["auto"], [True])
+        (frames,) = self.run(second, ["auto"], [True])
+        if not (np.isfinite(logits).all() and frames.finite):
+            raise InferenceFailed("the engine gives numbers that are not finite")
+
+    def _logits(
+        self, batch: Sequence[FloatArray], languages: Sequence[str], use_itn: Sequence[bool]
+    ) -> list[FloatArray]:
+        feed = self._feed(batch, languages, use_itn)
+        wanted = np.array([len(features) + QUERY_FRAMES for features in batch], dtype=np.int32)
+        if self._form.one:
+            (logits,), out_lengths = self._ask((LOGITS,), feed), wanted
+        else:
+            logits, out_lengths = self._ask((LOGITS, OUT_LENGTHS), feed)
+        shape = (len(batch), int(wanted.max()), self.vocabulary_size)
+        if logits.shape != shape or not np.array_equal(out_lengths, wanted):
+            raise InferenceFailed(
+                f"the engine answered {(wanted - QUERY_FRAMES).tolist()} frames of sound with logits of "
+                f"shape {logits.shape} and lengths {out_lengths.tolist()}; {shape} and {wanted.tolist()} "
+                "are right"
+            )
+        return [row[:length] for row, length in zip(logits, wanted.tolist(), strict=True)]
+
+    def _frames(self, features: FloatArray, language: str, *, use_itn: bool) -> Frames:
+        feed = self._feed([features], [language], [use_itn])
+        ids, best, places, sums, first = self._ask(FRAME_OUTPUTS, feed)
+        wanted = len(features) + QUERY_FRAMES
+        if ids.shape != (wanted,) or best.shape != ids.shape or sums.shape != places.shape:
+            raise InferenceFailed(
+                f"the engine answered {len(features)} frames of sound with ids of shape {ids.shape}; "
+                f"({wanted},) is right"
+            )
+        return Frames.of_sums(ids, best, places, sums, first)
+
+    def _feed(
+        self, batch: Sequence[FloatArray], languages: Sequence[str], use_itn: Sequence[bool]
+    ) -> dict[str, NDArray[Any]]:
         lengths = np.array([len(features) for features in batch], dtype=np.int32)
         speech = np.zeros((len(batch), int(lengths.max()), FEATURE_SIZE), dtype=np.float32)
         for row, features in zip(speech, batch, strict=True):
@@ -95,62 +156,33 @@ class Engine:
             "language": np.array([LANGUAGE_QUERIES[name] for name in languages], dtype=np.int32),
             "textnorm": np.array([ITN_QUERIES[wanted] for wanted in use_itn], dtype=np.int32),
         }
+        if self._form.one:
+            del feed["speech_lengths"]
+        return feed
+
+    def _ask(self, outputs: Sequence[str], feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
         try:
-            logits, out_lengths = self._session.run(_OUTPUTS, feed)
-        except Exception as error:  # as in load
-            raise InferenceFailed(f"the engine failed: {_first_line(error)}") from error
-        wanted = lengths + QUERY_FRAMES
-        shape = (len(batch), int(wanted.max()), self.vocabulary_size)
-        if logits.shape != shape or not np.array_equal(out_lengths, wanted):
-            raise InferenceFailed(
-                f"the engine answered {lengths.tolist()} frames of sound with logits of shape {logits.shape} "
-                f"and lengths {out_lengths.tolist()}; {shape} and {wanted.tolist()} are right"
-            )
-        return [row[:length] for row, length in zip(logits, wanted.tolist(), strict=True)]
-
-    def warm_up(self) -> None:
-        """Run one second of zeros, so that the first request does not pay for first times.
-
-        Raises:
-            InferenceFailed: as `run`, or the numbers are not finite.
-        """
-        frames = np.zeros((17, FEATURE_SIZE), dtype=np.float32)
-        (logits,) = self.run([frames], ["auto"], [True])
-        if not np.isfinite(logits).all():
-            raise InferenceFailed("the engine gives numbers that are not finite")
+            answer: list[NDArray[Any]] = self._session.run(outputs, feed)
+        except Exception as error:  # ONNX Runtime raises classes of its own without a common base
+            raise InferenceFailed(f"the engine failed: {first_line(error)}") from error
+        return answer
 
 
-def _providers(device: str) -> list[str | tuple[str, dict[str, int]]]:
-    kind, _, number = device.partition(":")
-    if kind == "cpu":
-        return ["CPUExecutionProvider"]
-    available = onnxruntime.get_available_providers()
-    if "CUDAExecutionProvider" not in available:
-        raise ModelError(
-            f"ASR_DEVICE={device} needs ONNX Runtime's CUDAExecutionProvider; this installation has "
-            f"{', '.join(available)}: install onnxruntime-gpu, or set ASR_DEVICE=cpu"
-        )
-    return [("CUDAExecutionProvider", {"device_id": int(number or 0)}), "CPUExecutionProvider"]
-
-
-def _check_graph(session: onnxruntime.InferenceSession, path: Path) -> int:
+def _check_graph(session: onnxruntime.InferenceSession, path: Path) -> _Form:
     inputs = {node.name: node.type for node in session.get_inputs()}
-    if inputs != _INPUTS:
+    one = inputs == _INPUTS_OF_ONE
+    if inputs != _INPUTS and not one:
         raise ModelError(f"{path}: has the inputs {inputs}; SenseVoice's are {_INPUTS}")
     (speech,) = (node for node in session.get_inputs() if node.name == "speech")
     if len(speech.shape) != 3 or speech.shape[2] != FEATURE_SIZE:
         raise ModelError(f"{path}: takes features of shape {speech.shape}; [B, T, {FEATURE_SIZE}] is right")
     outputs = {node.name: node for node in session.get_outputs()}
-    for name in _OUTPUTS:
+    for name in (LOGITS,) if one else (LOGITS, OUT_LENGTHS):
         if name not in outputs:
             raise ModelError(f"{path}: has the outputs {sorted(outputs)}; {name} is missing")
-    logits = outputs["ctc_logits"]
+    logits = outputs[LOGITS]
     if logits.type != "tensor(float)":
-        raise ModelError(f"{path}: gives ctc_logits as {logits.type}; tensor(float) is right")
+        raise ModelError(f"{path}: gives {LOGITS} as {logits.type}; tensor(float) is right")
     if len(logits.shape) != 3 or not isinstance(logits.shape[2], int):
-        raise ModelError(f"{path}: gives ctc_logits of shape {logits.shape}; [B, T, a fixed size] is right")
-    return logits.shape[2]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        raise ModelError(f"{path}: gives {LOGITS} of shape {logits.shape}; [B, T, a fixed size] is right")
+    return _Form(one, one and outputs.keys() >= set(FRAME_OUTPUTS), logits.shape[2])

@@ -42,14 +42,17 @@ class Model:
     """the longest stretch of sound that the network has learnt to hear, seconds"""
 
     @classmethod
-    def load(cls, folder: Path, *, version: str, threads: int, device: str = "cpu") -> Model:
+    def load(
+        cls, folder: Path, *, version: str, threads: int, device: str = "cpu", baked: Path | None = None
+    ) -> Model:
         """Open a folder of the published layout and run it once.
 
         Args:
             folder: holds model_quant.onnx, am.mvn, config.yaml, tokens.json and one *.bpe.model.
             version: what to call it in answers and logs.
             threads: intra-op threads of the engine.
-            device: see `Engine.load`.
+            device: see `open_session`.
+            baked: folder of the version's faster twin; None: the published file is opened.
 
         Raises:
             ModelError: a file is missing or damaged or does not fit the others; the message names it.
@@ -57,7 +60,7 @@ class Model:
         """
         max_span_seconds = _read_config(folder / "config.yaml")
         extractor = FbankExtractor(folder / "am.mvn")
-        engine = Engine.load(folder, threads=threads, device=device)
+        engine = Engine.load(folder, threads=threads, device=device, baked=baked)
         vocabulary = Vocabulary(_bpe_model(folder), engine.vocabulary_size)
         _check_tokens(folder / "tokens.json", engine.vocabulary_size)
         engine.warm_up()

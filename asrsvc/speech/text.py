@@ -1,4 +1,4 @@
-"""CTC logits to text: tags, and tokens with times and confidence.
+"""Frames to text: tags, and tokens with times and confidence.
 
 SenseVoice answers its four queries in the first four output frames (language, emotion, event,
 ITN); every later frame stands for 60 ms of sound, and token 0 is the blank (FunASR,
@@ -12,17 +12,18 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import sentencepiece
+from numpy.typing import NDArray
 
 from asrsvc.errors import InferenceFailed, ModelError
 from asrsvc.speech.engine import QUERY_FRAMES
 from asrsvc.speech.features import FRAME_SECONDS
+from asrsvc.speech.frames import BLANK, Frames
 from asrsvc.speech.types import FloatArray, IntArray, Token
 
-BLANK: Final = 0
 NO_SPEECH: Final = "nospeech"
 
 _SPACE: Final = "\u2581"  # SentencePiece's mark for a space before a piece
@@ -146,23 +147,19 @@ def _characters_at(raw: bytearray, ends: list[int]) -> list[int]:
     return [len(raw[:end].decode("utf-8", errors="ignore")) for end in ends]
 
 
-def greedy_path(logits: FloatArray) -> IntArray:
-    """The most probable token of each frame; logits of shape (T, V) give shape (T,), int64."""
-    path: IntArray = logits.argmax(axis=-1)
-    return path
-
-
-def collapse(path: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+def collapse(path: NDArray[np.integer[Any]]) -> tuple[NDArray[np.integer[Any]], IntArray, IntArray]:
     """Merge repeats and drop blanks, as CTC defines it (Graves et al., 2006).
 
     Args:
         path: shape (T,), the best token of each frame.
 
     Returns:
-        ids, first frame and the frame behind the last one of each token, all of shape (N,), int64.
+        ids, first frame and the frame behind the last one of each token, all of shape (N,); the ids are
+        of the type given, the others int64.
     """
     if not len(path):
-        return path, path, path
+        none = np.empty(0, dtype=np.int64)
+        return path, none, none
     starts = np.flatnonzero(np.concatenate(([True], np.diff(path) != 0)))
     stops = np.append(starts[1:], len(path))
     ids = path[starts]
@@ -170,18 +167,18 @@ def collapse(path: IntArray) -> tuple[IntArray, IntArray, IntArray]:
     return ids[kept], starts[kept], stops[kept]
 
 
-def read(logits: FloatArray, vocabulary: Vocabulary) -> Reading:
-    """Read one span's logits.
+def read(frames: Frames, vocabulary: Vocabulary) -> Reading:
+    """Read one span's frames.
 
     Args:
-        logits: shape (4 + T, V), float32.
+        frames: 4 + T of them.
         vocabulary: of the same version.
 
     Raises:
-        InferenceFailed: the logits are not finite.
+        InferenceFailed: their numbers are not finite.
     """
-    path = greedy_path(logits)
-    if not np.isfinite(logits[np.arange(len(path)), path]).all():
+    path = frames.ids
+    if not frames.finite:
         raise InferenceFailed("the engine gave numbers that are not finite")
     language, emotion, event, _itn = (vocabulary.tag(int(i)) for i in path[:QUERY_FRAMES])
     language = language if language in _LANGUAGES else NO_SPEECH
@@ -192,7 +189,7 @@ def read(logits: FloatArray, vocabulary: Vocabulary) -> Reading:
     if language == NO_SPEECH or not any(c.isalnum() for c in text):
         text = ""
     else:
-        probabilities = _posteriors(logits[QUERY_FRAMES:], path[QUERY_FRAMES:])
+        probabilities = frames.probabilities[QUERY_FRAMES:]
         tokens = tuple(
             Token(
                 id=int(ids[i]),
@@ -210,21 +207,11 @@ def read(logits: FloatArray, vocabulary: Vocabulary) -> Reading:
         emotion=_EMOTIONS.get(emotion, "unknown"),
         events=(_EVENTS[event],) if event in _EVENTS else (),
         tokens=tokens,
-        no_speech=_posterior(logits[0], vocabulary.no_speech),
+        no_speech=_posterior(frames.first, vocabulary.no_speech),
     )
 
 
-def _posterior(row: FloatArray, token_id: int) -> float:
-    """Posterior probability of one token in one frame; shape (V,)."""
-    powers = np.exp(row - row.max())
-    return float(powers[token_id] / powers.sum())
-
-
-def _posteriors(logits: FloatArray, path: IntArray) -> FloatArray:
-    """Posterior probability of each frame's best token; blank frames are left at 0 (not needed)."""
-    result = np.zeros(len(path), dtype=np.float32)
-    frames = np.flatnonzero(path != BLANK)
-    rows = logits[frames]
-    best = rows[np.arange(len(frames)), path[frames]]
-    result[frames] = 1.0 / np.exp(rows - best[:, None]).sum(axis=-1)
-    return result
+def _posterior(logits: FloatArray, token_id: int) -> float:
+    """Posterior probability of one token in one frame, whose logits have the shape (V,)."""
+    odds = np.exp(logits - logits.max())
+    return float(odds[token_id] / odds.sum())

@@ -6,15 +6,17 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
 from asrsvc.errors import Cancelled
-from asrsvc.speech.batch import Line
 from asrsvc.speech.decode import Limits, Recording
 from asrsvc.speech.features import MIN_SAMPLES
 from asrsvc.speech.ffmpeg import HelperPool
+from asrsvc.speech.joining import whole
+from asrsvc.speech.line import Inference, Line, Promise
 from asrsvc.speech.model import Model
 from asrsvc.speech.segment import Segmenter
 from asrsvc.speech.silences import silences
@@ -25,8 +27,6 @@ from asrsvc.speech.words import edges, words
 log = logging.getLogger(__name__)
 
 _PROGRESS_EVERY_SECONDS: Final = 5.0
-# Between these languages a text is joined without spaces.
-_WITHOUT_SPACES: Final = frozenset({"zh", "yue", "ja"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,31 @@ class Progress:
     decode_seconds: float = 0.0
     """time spent decoding and looking for speech"""
     inference_seconds: float = 0.0
-    """time spent in the engine"""
+    """time spent in the engine; spans that are run at the same time count each"""
     spans: int = 0
     """spans recognised so far"""
     reached: int = 0
     """samples at 16 kHz from the start of the recording up to which all is recognised"""
     declared_seconds: float | None = None
     """length of the recording by its own header, which may be wrong; None: unknown"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A span, its features, and the engine's promise; no promise where there is too little to hear."""
+
+    span: Span
+    features: FloatArray | None = None
+    promise: Promise | None = None
+
+    def done(self) -> bool:
+        """Whether nothing is to be waited for."""
+        return self.promise is None or self.promise.done()
+
+    def cancel(self) -> None:
+        """Nobody wants it any more."""
+        if self.promise is not None:
+            self.promise.cancel()
 
 
 class Transcriber:
@@ -135,27 +153,64 @@ class Transcriber:
         cancelled: threading.Event | None,
     ) -> Iterator[Segment]:
         reported = time.monotonic()
+        ahead: deque[_Asked] = deque()
+        try:
+            for asked in self._ask_all(spans, options, progress, cancelled):
+                ahead.append(asked)
+                while ahead and (len(ahead) > self._batcher.width or ahead[0].done()):
+                    yield from self._hear(ahead.popleft(), options, progress)
+                if time.monotonic() - reported > _PROGRESS_EVERY_SECONDS:
+                    reported = time.monotonic()
+                    _report(asked.span, progress)
+            while ahead:
+                yield from self._hear(ahead.popleft(), options, progress)
+                _check(cancelled)
+        finally:
+            for asked in ahead:
+                asked.cancel()
+
+    def _ask_all(
+        self,
+        spans: Iterator[Span],
+        options: Options,
+        progress: Progress,
+        cancelled: threading.Event | None,
+    ) -> Iterator[_Asked]:
+        """Each span with what the engine will say of it: one is looked for while others are run."""
+        request = object()
         while True:
             started = time.monotonic()
             span = next(spans, None)
             progress.decode_seconds += time.monotonic() - started
-            if cancelled is not None and cancelled.is_set():
-                raise Cancelled("the client has gone")
+            _check(cancelled)
             if span is None:
                 return
+            if len(span.waveform.samples) < MIN_SAMPLES:
+                yield _Asked(span)
+                continue
             self._give_way()
-            segment = self._recognise(span, options, progress)
-            progress.reached = span.waveform.end
-            if segment.text or segment.events:
-                yield segment
-            if time.monotonic() - reported > _PROGRESS_EVERY_SECONDS:
-                reported = time.monotonic()
-                log.info(
-                    "at %.0f s of the recording, %d spans",
-                    span.end / SAMPLE_RATE,
-                    progress.spans,
-                    extra={"audio_seconds": round(span.end / SAMPLE_RATE, 1), "spans": progress.spans},
-                )
+            features = self.model.extractor.features(span.waveform.samples)
+            promise = self._batcher.submit(
+                features,
+                options.language,
+                use_itn=options.use_itn,
+                timeout=self._queue_timeout,
+                asker=request,
+            )
+            yield _Asked(span, features, promise)
+
+    def _hear(self, asked: _Asked, options: Options, progress: Progress) -> Iterator[Segment]:
+        """The segment of a span, if there is anything in it; waits for the engine."""
+        segment = None
+        if asked.promise is not None and asked.features is not None:
+            reading = self._read_out(asked.promise.result(), progress)
+            progress.spans += 1
+            if options.candidates and reading.language not in {*options.candidates, NO_SPEECH}:
+                reading = self._likeliest(asked.features, options, progress)
+            segment = self._segment(asked.span, reading, options)
+        progress.reached = asked.span.waveform.end
+        if segment is not None and (segment.text or segment.events):
+            yield segment
 
     def transcribe(
         self,
@@ -180,23 +235,31 @@ class Transcriber:
             progress.audio_seconds = recording.seconds
             progress.declared_seconds = recording.declared_seconds
             yield block
-            if cancelled is not None and cancelled.is_set():
-                raise Cancelled("the client has gone")
+            _check(cancelled)
             self._give_way()
 
-    def _recognise(self, span: Span, options: Options, progress: Progress) -> Segment:
+    def _read_out(self, inference: Inference, progress: Progress) -> Reading:
+        progress.inference_seconds += inference.seconds
+        return read(inference.frames, self.model.vocabulary)
+
+    def _likeliest(self, features: FloatArray, options: Options, progress: Progress) -> Reading:
+        """What is heard best when it is told that one of the candidates is spoken."""
+        told = (self._told(features, language, options, progress) for language in options.candidates)
+        return max(told, key=lambda reading: reading.confidence)
+
+    def _told(
+        self, features: FloatArray, language: Language, options: Options, progress: Progress
+    ) -> Reading:
+        """What is heard when it is told that this language is spoken; it may answer another one's tag."""
+        timeout = self._queue_timeout
+        inference = self._batcher.infer(features, language, use_itn=options.use_itn, timeout=timeout)
+        reading = self._read_out(inference, progress)
+        kept = reading.language in {*options.candidates, NO_SPEECH}
+        return reading if kept else replace(reading, language=language)
+
+    def _segment(self, span: Span, reading: Reading, options: Options) -> Segment:
         offset = span.waveform.offset / SAMPLE_RATE
         limit = span.waveform.end / SAMPLE_RATE
-        if len(span.waveform.samples) < MIN_SAMPLES:
-            return _silent(offset, limit)
-        features = self.model.extractor.features(span.waveform.samples)
-        reading = self._hear(features, options.language, options, progress)
-        progress.spans += 1
-        if options.candidates and reading.language not in {*options.candidates, NO_SPEECH}:
-            reading = max(
-                (self._told(features, language, options, progress) for language in options.candidates),
-                key=lambda told: told.confidence,
-            )
         whole_sound = span.end - span.start == len(span.waveform.samples)
         silent = silences(span.waveform.samples) if options.words or whole_sound else []
         heard = words(reading, offset, limit, silent) if options.words else ()
@@ -217,23 +280,6 @@ class Transcriber:
             no_speech=round(reading.no_speech, 4),
         )
 
-    def _told(
-        self, features: FloatArray, language: Language, options: Options, progress: Progress
-    ) -> Reading:
-        """What is heard when it is told that this language is spoken; it may answer another one's tag."""
-        reading = self._hear(features, language, options, progress)
-        kept = reading.language in {*options.candidates, NO_SPEECH}
-        return reading if kept else replace(reading, language=language)
-
-    def _hear(
-        self, features: FloatArray, language: Language, options: Options, progress: Progress
-    ) -> Reading:
-        inference = self._batcher.infer(
-            features, language, use_itn=options.use_itn, timeout=self._queue_timeout
-        )
-        progress.inference_seconds += inference.seconds
-        return read(inference.logits, self.model.vocabulary)
-
 
 def _after(spans: Iterator[Span], sample: int) -> Iterator[Span]:
     """The spans behind a sample up to which all is done; one that it divides loses what lies before.
@@ -253,52 +299,15 @@ def _after(spans: Iterator[Span], sample: int) -> Iterator[Span]:
             yield span
 
 
-def whole(segments: tuple[Segment, ...], seconds: float) -> Transcript:
-    """What the segments of a recording are together.
+def _check(cancelled: threading.Event | None) -> None:
+    if cancelled is not None and cancelled.is_set():
+        raise Cancelled("the client has gone")
 
-    Args:
-        segments: in order of time.
-        seconds: length of the recording.
-    """
-    return Transcript(
-        text=join_texts(segments),
-        language=_majority(segments, lambda s: s.language, NO_SPEECH),
-        emotion=_majority(segments, lambda s: s.emotion, "unknown"),
-        events=tuple(dict.fromkeys(event for s in segments for event in s.events)),
-        duration=round(seconds, 3),
-        segments=segments,
+
+def _report(span: Span, progress: Progress) -> None:
+    log.info(
+        "at %.0f s of the recording, %d spans",
+        span.end / SAMPLE_RATE,
+        progress.spans,
+        extra={"audio_seconds": round(span.end / SAMPLE_RATE, 1), "spans": progress.spans},
     )
-
-
-def _silent(start: float, end: float) -> Segment:
-    return Segment(start, end, "", NO_SPEECH, "unknown", (), 0.0, ())
-
-
-class Joiner:
-    """Joins the texts of segments, with a space between two unless both are written without spaces."""
-
-    def __init__(self) -> None:
-        self._before: str | None = None
-
-    def add(self, segment: Segment) -> str:
-        """What the segment adds to the text: its own text, with a space in front where one belongs."""
-        if not segment.text:
-            return ""
-        before, self._before = self._before, segment.language
-        close = before in _WITHOUT_SPACES and segment.language in _WITHOUT_SPACES
-        return segment.text if before is None or close else " " + segment.text
-
-
-def join_texts(segments: Iterable[Segment]) -> str:
-    """The texts of all segments, see `Joiner`."""
-    joiner = Joiner()
-    return "".join(joiner.add(segment) for segment in segments)
-
-
-def _majority(segments: tuple[Segment, ...], value: Callable[[Segment], str], default: str) -> str:
-    """The value that most of the speaking time has; segments without text count only if all are."""
-    spoken = [s for s in segments if s.text] or list(segments)
-    seconds: dict[str, float] = {}
-    for segment in spoken:
-        seconds[value(segment)] = seconds.get(value(segment), 0.0) + segment.end - segment.start
-    return max(seconds, key=lambda name: seconds[name], default=default)

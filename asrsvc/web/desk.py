@@ -16,7 +16,8 @@ from typing import Any, Final, Protocol, TypeAlias
 from starlette.requests import Request
 
 from asrsvc.errors import Cancelled, NotReady
-from asrsvc.speech.transcribe import Options, Progress, Transcriber, whole
+from asrsvc.speech.joining import whole
+from asrsvc.speech.transcribe import Options, Progress, Transcriber
 from asrsvc.speech.types import Segment, Transcript
 from asrsvc.web.fields import Field, names, sizes
 from asrsvc.web.notes import of_transcript

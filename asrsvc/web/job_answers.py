@@ -10,7 +10,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from asrsvc.jobs.types import Found, Job
 from asrsvc.speech.subtitles import to_srt, to_vtt
-from asrsvc.speech.transcribe import whole
+from asrsvc.speech.joining import whole
 from asrsvc.web.answers import JsonResponse
 from asrsvc.web.openai_answers import Writer
 from asrsvc.web.openai_fields import Wishes

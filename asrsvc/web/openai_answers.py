@@ -6,7 +6,7 @@ import math
 import zlib
 from typing import Literal, NotRequired, TypedDict
 
-from asrsvc.speech.transcribe import Joiner
+from asrsvc.speech.joining import Joiner
 from asrsvc.speech.types import Segment, Transcript
 from asrsvc.web.openai_fields import Wishes
 

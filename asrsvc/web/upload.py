@@ -221,7 +221,8 @@ class _Reader:
     """Takes the parser's events; what belongs to the file waits in `pending` until `flush`."""
 
     def __init__(self, form: Form, fields: frozenset[str], open_file: Callable[[], int]) -> None:
-        self.pending: list[bytes] = []
+        self.pending: list[memoryview] = []
+        """views of the chunks that came, which nobody copies"""
         self.ended = False
         self._form = form
         self._fields = fields
@@ -247,12 +248,12 @@ class _Reader:
         else:
             self._write(data)
 
-    def _write(self, data: list[bytes]) -> None:
+    def _write(self, data: list[memoryview]) -> None:
         assert self._form.descriptor is not None
-        for chunk in data:
-            view = memoryview(chunk)
-            while view:
-                view = view[os.write(self._form.descriptor, view) :]
+        for view in data:
+            rest = view
+            while rest:
+                rest = rest[os.write(self._form.descriptor, rest) :]
 
     def _on_part_begin(self) -> None:
         self._disposition = b""
@@ -296,7 +297,7 @@ class _Reader:
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._name == "file":
             self._form.size += end - start
-            self.pending.append(data[start:end])
+            self.pending.append(memoryview(data)[start:end])
             return
         self._text += data[start:end]
         most = self.most_bytes.get(self._name, _FIELD_BYTES)

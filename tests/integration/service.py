@@ -72,6 +72,7 @@ class Service:
             "ASR_STATE_DIR": str(folder / "state"),
             "ASR_SPOOL_DIR": str(self.spool),
             "ASR_LOG_FORMAT": "json",
+            "ASR_BAKE": "off",  # a twin takes seconds to make; the tests of twins make them
             **settings,
         }
         self.process: subprocess.Popen[bytes] | None = None

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rolling import PREVIOUS_MODEL, Operated, late_answers, operated, traffic, watching
 
+from asrsvc.release.bake import find
 from asrsvc.release.journal import Journal
 
 
@@ -26,7 +27,7 @@ def run(service: Operated, *arguments: str, code: int = 0) -> tuple[dict[str, An
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Operated]:
-    with operated(tmp_path) as found:
+    with operated(tmp_path, ASR_BAKE="auto") as found:
         yield found
 
 
@@ -61,6 +62,13 @@ def test_to_the_earlier_build_and_back_by_deploy_and_rollback_under_load(
         assert (found["version"], found["former"]) == (good.id, other.id)
         flow.wait_answered(20)
         report = flow.end()
+
+    # It was its twin that was tried; what came with asrsvc is small, and has none before it is tried.
+    trial = service.store.record(other.id).trial
+    assert trial is not None
+    assert trial["baked"]["matrices"] == 37
+    assert find(service.store.root, other.id, "auto").state == "ready"
+    assert not any(worker.baked for worker in service.status.workers)
 
     # Each answer's text is the one that its X-Model-Version says; see `Load`.
     assert not report.failures(), report.summary()

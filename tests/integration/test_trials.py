@@ -279,8 +279,18 @@ def test_a_trial_that_is_broken_off_leaves_no_process(
     MAKERS["endless"](folder)
     bad = store.add_folder(folder, "endless")
     process = tool(store, "try", bad.id)
-    children = wait_for("a child", lambda: psutil.Process(process.pid).children(recursive=True), 30)
-    wait_for("its load", lambda: children[0].cpu_times().user > 1.0, 30)
+    command = psutil.Process(process.pid)
+
+    def at_work() -> list[psutil.Process] | None:
+        """All its processes, once one of them is in the network that never ends."""
+        found = command.children(recursive=True)
+        return found if any(child.cpu_times().user > 3.0 for child in found) else None
+
+    try:
+        children = wait_for("a run of the network", at_work, 60)
+    except BaseException:
+        process.kill()
+        raise
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
     assert "Traceback" not in err

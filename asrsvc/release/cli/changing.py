@@ -6,12 +6,13 @@ import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from asrsvc.errors import NotRunning
 from asrsvc.release import prune as pruning
 from asrsvc.release import swap
-from asrsvc.release.cli import trying
+from asrsvc.release.cli import baking, trying
 from asrsvc.release.cli.command import Command, Context, seconds
 from asrsvc.release.cli.getting import add_pull_arguments, add_version, find_version, get
 from asrsvc.release.cli.rolling import RunningService, next_start
@@ -65,7 +66,8 @@ def activate(context: Context, options: argparse.Namespace) -> None:
         if options.force:
             context.progress("forced: no trial is asked for, text and speed are not compared")
             found.change.reason = "forced"
-        done = swap.activate(found.store, found.service, version, terms)
+        bake = partial(baking.bake_quietly, context, found.store.root, options.timeout)
+        done = swap.activate(found.store, found.service, version, terms, bake=bake)
         _tell(context, found, done)
 
 
@@ -88,7 +90,8 @@ def deploy(context: Context, options: argparse.Namespace) -> None:
                 context.progress(line)
             return trial
 
-        done = swap.deploy(store, found.service, terms, pull=pull, try_out=try_out)
+        bake = partial(baking.bake_quietly, context, store.root, options.timeout)
+        done = swap.deploy(store, found.service, terms, pull=pull, try_out=try_out, bake=bake)
         _tell(context, found, done)
 
 

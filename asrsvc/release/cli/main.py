@@ -18,6 +18,7 @@ from asrsvc.errors import (
     AbortTooLate,
     AsrError,
     BadArgument,
+    BakeFailed,
     ClipsError,
     DownloadFailed,
     NothingToRollBack,
@@ -41,6 +42,7 @@ from asrsvc.errors import (
     WatchFailed,
     WrongDigest,
 )
+from asrsvc.release.cli.baking import COMMANDS as BAKING
 from asrsvc.release.cli.changing import COMMANDS as CHANGING
 from asrsvc.release.cli.command import Command, Context, seconds
 from asrsvc.release.cli.completion import COMMANDS as COMPLETION
@@ -57,6 +59,7 @@ _COMMANDS: Final[tuple[Command, ...]] = (
     *RUNNING,
     *GETTING,
     *TRYING,
+    *BAKING,
     *HISTORY,
     *COMPLETION,
 )
@@ -75,6 +78,7 @@ _NEXT_COMMANDS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (AbortTooLate, "{tool} status"),
     (TrialFailed, "another version; or the same again with a higher --max-cer or --max-slowdown"),
     (ClipsError, "mend the files that are named, then the same again"),
+    (BakeFailed, "{tool} status: the published file serves, only slower"),
     (TrialImpossible, "{serve}, which installs what is missing, then the same again"),
     (NotTried, "{tool} try VERSION, then the same again (or: with --force)"),
     (WatchFailed, "{tool} status; {tool} history has the reason"),
@@ -128,6 +132,7 @@ exit codes:
   30   the version did not pass its trial; its record says why
   31   the recordings to try it on are not as they must be
   32   nothing can be tried here: what a trial needs is not installed
+  33   the version cannot be baked on this host; its published file is served as it is
   40   another change is under way; who makes it, and since when, is said
   41   the version has passed no trial for its very files, or has never served
   43   the version served and did badly; the one before serves again

@@ -108,6 +108,7 @@ def _lines(found: Status) -> list[str]:
     ]
     lines += [
         f"worker: process {worker.pid}, {worker.state} since {worker.since}, {worker.version or 'no model'}"
+        + (", baked" if worker.baked else "")
         + (" (forced: its text and speed were not compared)" if worker.forced else "")
         for worker in found.workers
     ]

@@ -69,6 +69,7 @@ def trial_options(
         max_slowdown=max_slowdown if max_slowdown is not None else usual.max_slowdown,
         threads=known.thread_count(),
         device=known.device,
+        bake=known.bake_mode(),
         load_timeout=known.ready_timeout,
         timeout=timeout,
     )

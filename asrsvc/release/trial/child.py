@@ -15,16 +15,17 @@ import numpy as np
 import soundfile
 
 from asrsvc.errors import InferenceFailed
-from asrsvc.release.trial.answering import Answer, main
+from asrsvc.release.answering import Answer, main
 from asrsvc.release.versions import check_digests
 from asrsvc.speech.batch import Batcher
 from asrsvc.speech.decode import Limits, Recording
 from asrsvc.speech.engine import Engine
 from asrsvc.speech.ffmpeg import HelperPool
+from asrsvc.speech.frames import Frames
 from asrsvc.speech.model import Model
 from asrsvc.speech.sample import CLIPS, engine_key, garbage, hear
 from asrsvc.speech.segment import Segmenter
-from asrsvc.speech.text import collapse, greedy_path
+from asrsvc.speech.text import collapse
 from asrsvc.speech.transcribe import Options, Transcriber
 from asrsvc.speech.types import SAMPLE_RATE, FloatArray
 
@@ -43,9 +44,9 @@ class _Finite(Engine):
 
     def run(
         self, batch: Sequence[FloatArray], languages: Sequence[str], use_itn: Sequence[bool]
-    ) -> list[FloatArray]:
+    ) -> list[Frames]:
         results = self._engine.run(batch, languages, use_itn)
-        if not all(np.isfinite(logits).all() for logits in results):
+        if not all(frames.finite for frames in results):
             raise InferenceFailed("the engine gives numbers that are not finite")
         return results
 
@@ -82,11 +83,13 @@ class _Trial:
 
     def _load(self, question: Mapping[str, Any]) -> dict[str, Any]:
         started = time.monotonic()
+        baked = question.get("baked")
         loaded = Model.load(
             Path(question["folder"]),
             version=str(question["version"]),
             threads=int(question["threads"]),
             device=str(question["device"]),
+            baked=Path(baked) if baked is not None else None,
         )
         seconds = time.monotonic() - started
         model = self._model = replace(loaded, engine=_Finite(loaded.engine))
@@ -132,8 +135,8 @@ class _Trial:
 
     def _answer(self, features: FloatArray, *, use_itn: bool) -> list[int]:
         assert self._model is not None
-        (logits,) = self._model.engine.run([features], ["auto"], [use_itn])
-        ids: list[int] = collapse(greedy_path(logits))[0].tolist()
+        (frames,) = self._model.engine.run([features], ["auto"], [use_itn])
+        ids: list[int] = collapse(frames.ids)[0].tolist()
         return ids
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from asrsvc.release.trial.process import Child, ChildBroke, ChildRefused, Limits
+from asrsvc.release.process import Child, ChildBroke, ChildRefused, Limits
 from asrsvc.release.trial.subject import Subject
 from asrsvc.release.trial.types import Reference, TrialOptions
 

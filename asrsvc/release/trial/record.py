@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from asrsvc.release.golden import ClipSet
-from asrsvc.release.trial.process import plain
+from asrsvc.release.process import plain
 from asrsvc.release.trial.types import ClipResult, Measured, Reference, figures
 from asrsvc.release.trial.verdict import Verdict
 
@@ -46,6 +46,7 @@ def make_record(
         "seconds": round(seconds, 1),
         "files": dict(tried.files),
         "engine": dict(tried.engine),
+        "baked": dict(tried.baked),
         "set": {"name": clips.name, "digest": clips.digest, "clips": len(clips.clips)},
         "error_rate": {
             **figures(tried.clips),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from asrsvc.errors import TrialImpossible
-from asrsvc.release.trial.answering import Answer, main
+from asrsvc.release.answering import Answer, main
 
 _CLIPS: Final = Path(__file__).resolve().parents[2] / "clips"
 

@@ -12,7 +12,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
-from asrsvc.errors import TrialImpossible
+from asrsvc.errors import BakeFailed, TrialImpossible
+from asrsvc.release.bake import MakeLimits, find, make_if_missing
 from asrsvc.release.golden import (
     MOST_CLIP_SECONDS,
     MOST_SECONDS,
@@ -22,9 +23,9 @@ from asrsvc.release.golden import (
     clips_error,
     embedded,
 )
+from asrsvc.release.process import ChildBroke, ChildRefused, Limits
 from asrsvc.release.store import Store
 from asrsvc.release.trial.compare import compare_with_reference
-from asrsvc.release.trial.process import ChildBroke, ChildRefused, Limits
 from asrsvc.release.trial.record import make_record
 from asrsvc.release.trial.subject import Subject
 from asrsvc.release.trial.types import Reference, Trial, TrialOptions
@@ -34,7 +35,6 @@ from asrsvc.release.versions import Version
 REQUESTS: Final = 60
 """at least: some faults show only after a while"""
 _SAY_SECONDS: Final = 10.0
-
 Progress = Callable[[str], None]
 
 
@@ -97,9 +97,12 @@ def run_trial(
         tried = stack.enter_context(_begun(version, options, limits))
         plan = _plan(tried, acceptance_set(store.root, options.clips), embedded(), options)
         try:
+            _bake(store, tried, options, limits, progress)
             _load(tried, progress)
             if baseline is not None:
                 serving = stack.enter_context(_begun(baseline, options, limits))
+                if options.bake != "off":
+                    serving.baked = find(store.root, baseline.id, options.bake).usable
                 _load_serving(serving, progress)
             _hear_all(tried, serving, plan, progress)
             reference = _reference(tried, plan, options, limits, progress)
@@ -170,6 +173,26 @@ def _lengths(subject: Subject, clips: ClipSet, options: TrialOptions) -> dict[st
     if faults:
         raise clips_error(faults)
     return seconds
+
+
+def _bake(store: Store, tried: Subject, options: TrialOptions, limits: Limits, progress: Progress) -> None:
+    """Let the twin be what is tried: it is what workers will serve. Without one, they serve the file."""
+    if options.bake == "off":
+        return
+    # A model that breaks what makes its twin breaks what loads it too: that is what its trial says.
+    seconds = min(options.load_timeout, limits.seconds_left)
+    allowed = MakeLimits(seconds, options.memory_bytes, wait_seconds=seconds)
+    try:
+        made = make_if_missing(store.root, tried.version, options.bake, limits=allowed, progress=progress)
+    except BakeFailed as error:
+        progress(error.message)
+        tried.found.baked = {"problem": error.message}
+        return
+    tried.baked = made.usable
+    if made.usable is None or made.twin is None:
+        tried.found.baked = {"problem": made.problem}
+    else:
+        tried.found.baked = {"key": made.twin.key, "matrices": made.twin.matrices, "int8": made.twin.int8}
 
 
 def _load(subject: Subject, progress: Progress) -> None:

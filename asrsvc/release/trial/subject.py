@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 from asrsvc.release.error_rate import compare
 from asrsvc.release.golden import MOST_CLIP_SECONDS, Clip
-from asrsvc.release.trial.process import Child, ChildBroke, Limits
+from asrsvc.release.process import Child, ChildBroke, Limits
 from asrsvc.release.trial.types import ClipResult, Embedded, Measured, TrialOptions
 from asrsvc.release.versions import Version
 
@@ -23,6 +24,8 @@ class Subject:
 
     def __init__(self, version: Version, options: TrialOptions, limits: Limits) -> None:
         self.version = version
+        self.baked: Path | None = None
+        """folder of its twin, which is loaded in the place of the published file"""
         self.found = Measured(version.id)
         self._options = options
         self._child = Child(_MODULE, limits)
@@ -58,8 +61,12 @@ class Subject:
         self.found.engine = _texts(answer, "engine")
 
     def load(self) -> None:
-        """Have it loaded, as a worker does it; where a faster twin is made, its folder belongs here."""
-        question = {**self._question("load"), "max_seconds": MOST_CLIP_SECONDS}
+        """Have it loaded, as a worker does it."""
+        question = {
+            **self._question("load"),
+            "baked": str(self.baked) if self.baked is not None else None,
+            "max_seconds": MOST_CLIP_SECONDS,
+        }
         answer = self.ask(question, doing="while it loaded", seconds=self._options.load_timeout)
         self.found.load_seconds = _number(answer, "seconds")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from asrsvc.release.bake import Mode
 from asrsvc.release.error_rate import Errors, total
 
 MORE_ERRORS: Final = 0.05
@@ -29,6 +30,8 @@ class TrialOptions:
     """intra-op threads of the engine: those of a worker, or texts cannot be compared with its own"""
     device: str = "cpu"
     """what the engine runs on: that of a worker"""
+    bake: Mode = "off"
+    """what twins are made and tried: those that a worker would serve"""
     memory_bytes: int = 4 * 2**30
     """anonymous memory of one process, at most"""
     load_timeout: float = 120.0
@@ -76,6 +79,8 @@ class Measured:
     """SHA-256 of each file that was tried"""
     engine: Mapping[str, str] = field(default_factory=dict)
     """what else its numbers may depend on, see `speech.sample.engine_key`"""
+    baked: Mapping[str, Any] = field(default_factory=dict)
+    """what of its twin was tried, or why none was; empty: the published file"""
     embedded: Embedded | None = None
     garbage: str | None = None
     """why its texts of the embedded clips are not to be served"""

@@ -1,6 +1,6 @@
-"""What a child of a trial does around its answers: it limits itself, and answers until it is left.
+"""What a child process does around its answers: it limits itself, and answers until it is left.
 
-    python -m asrsvc.release.trial.child DESCRIPTOR MEMORY_BYTES CPU_SECONDS PARENT
+    python -m MODULE DESCRIPTOR MEMORY_BYTES CPU_SECONDS PARENT
 
 A question is a JSON object in a line, `{"do": …}`; its answer is `{"ok": {…}}` or
 `{"error": {"kind", "message"}}`.
@@ -38,7 +38,7 @@ def main(answers: Mapping[str, Answer]) -> None:
     """Answer questions until the parent has gone.
 
     Args:
-        answers: what `do` may be, beside `hello`: that all is there which a trial needs.
+        answers: what `do` may be, beside `hello`: that all is there which it needs.
     """
     descriptor, memory, cpu_seconds, parent = (int(text) for text in sys.argv[1:5])
     _limit(memory, cpu_seconds)

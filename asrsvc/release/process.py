@@ -65,7 +65,7 @@ class Child:
 
         Args:
             module: its main module; it is given the descriptor of a socket, the limit of memory and
-                that of CPU time as arguments, and limits itself (`asrsvc.release.trial.child`).
+                that of CPU time as arguments, and limits itself (`asrsvc.release.answering`).
             limits: which hold from now on.
         """
         self._limits = limits

@@ -1,0 +1,36 @@
+"""Which cores are idle: every worker writes how many runs of its engine are under way, and reads the sum."""
+
+from __future__ import annotations
+
+import threading
+
+from asrsvc.serving.scoreboard import Column, Row
+
+
+class SharedCores:
+    """The cores that all workers share, as one of them sees them; used by several threads."""
+
+    def __init__(self, row: Row, runs: int) -> None:
+        """Take part.
+
+        Args:
+            row: this worker's.
+            runs: of engines that have a core each, in all workers together.
+        """
+        self._row = row
+        self._runs = runs
+        self._lock = threading.Lock()
+
+    def began(self) -> None:
+        """A run of the engine begins."""
+        with self._lock:
+            self._row.add(Column.RUNNING, 1)
+
+    def ended(self) -> None:
+        """It has ended."""
+        with self._lock:
+            self._row.add(Column.RUNNING, -1)
+
+    def idle(self) -> bool:
+        """Whether there is a core for one more run."""
+        return self._row.total(Column.RUNNING) < self._runs

@@ -1,0 +1,117 @@
+"""Who is next: each request has a line of its spans, and the requests take turns.
+
+Those that nobody waits for let the others go first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterator
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Turns(Generic[Item]):
+    """Items that wait, of several askers. Not to be used by two threads at once.
+
+    The askers take turns, each with its oldest item; nobody has two turns one after the other while
+    somebody else waits. So a request of one span waits for one span of each of the others at most,
+    however many they have.
+    """
+
+    def __init__(self) -> None:
+        self._lines: OrderedDict[Hashable, deque[Item]] = OrderedDict()  # whose turn comes first, first
+        self._count = 0
+        self._last: Hashable = None
+
+    def __len__(self) -> int:
+        """Items that wait."""
+        return self._count
+
+    def put(self, asker: Hashable, item: Item) -> None:
+        """Let an item wait behind those of the same asker; an asker that is new here has the last turn."""
+        self._lines.setdefault(asker, deque()).append(item)
+        self._count += 1
+
+    def take(self, fits: Callable[[Item], bool] = lambda _item: True) -> Item | None:
+        """The item whose turn it is; None if none waits, or if it does not fit: nobody is passed over."""
+        asker = self._next()
+        if asker is None or not fits(self._lines[asker][0]):
+            return None
+        self._last = asker
+        line = self._lines[asker]
+        item = line.popleft()
+        self._count -= 1
+        if line:
+            self._lines.move_to_end(asker)
+        else:
+            del self._lines[asker]
+        return item
+
+    def first(self) -> Item | None:
+        """What `take` would give."""
+        asker = self._next()
+        return self._lines[asker][0] if asker is not None else None
+
+    def drain(self) -> Iterator[Item]:
+        """Take all out."""
+        while (item := self.take()) is not None:
+            yield item
+
+    def _next(self) -> Hashable | None:
+        """Who was served last, and has asked again before anybody else came, is not first all the same."""
+        waiting = iter(self._lines)
+        first = next(waiting, None)
+        return next(waiting, first) if first is not None and first == self._last else first
+
+
+class Precedence(Generic[Item]):
+    """Turns of those that somebody waits for, and turns of those in no hurry.
+
+    These have what is left by the others. Where nothing is left, one of them has a turn before whoever
+    came more than `patience` seconds after the last one had its own. Not to be used by two threads at
+    once.
+    """
+
+    def __init__(self, patience: float) -> None:
+        """Begin.
+
+        Args:
+            patience: of those in no hurry, seconds.
+        """
+        self._patience = patience
+        self._waited_for: Turns[tuple[float, Item]] = Turns()  # with the time when each came
+        self._in_no_hurry: Turns[Item] = Turns()
+        self._since = 0.0  # when one of those in no hurry had a turn, or the first of them came
+
+    def __len__(self) -> int:
+        """Items that wait, of both kinds."""
+        return len(self._waited_for) + len(self._in_no_hurry)
+
+    def put(self, asker: Hashable, item: Item, *, background: bool) -> None:
+        """Let an item wait, see `Turns.put`; one of the background is in no hurry."""
+        now = time.monotonic()
+        if not background:
+            self._waited_for.put(asker, (now, item))
+            return
+        if not self._in_no_hurry:
+            self._since = now
+        self._in_no_hurry.put(asker, item)
+
+    def take(self, fits: Callable[[Item], bool] = lambda _item: True) -> Item | None:
+        """The item whose turn it is; None if none waits, or if it does not fit."""
+        first = self._waited_for.first()
+        if self._in_no_hurry and (first is None or first[0] >= self._since + self._patience):
+            item = self._in_no_hurry.take(fits)
+            if item is not None:
+                self._since = time.monotonic()
+            return item
+        taken = self._waited_for.take(lambda entry: fits(entry[1]))
+        return taken[1] if taken is not None else None
+
+    def drain(self) -> Iterator[Item]:
+        """Take all out."""
+        while (item := self.take()) is not None:
+            yield item

@@ -1,0 +1,79 @@
+"""Long recordings and short ones on the same workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from recordings import write_recording
+from service import CLIPS, Service, running, wait_for
+
+
+def helped_ticks(service: Service) -> dict[int, int]:
+    """CPU time of the threads of low priority that each worker has, clock ticks (proc(5), stat)."""
+    found = {}
+    for worker in service.worker_pids():
+        found[worker] = 0
+        for task in Path(f"/proc/{worker}/task").iterdir():
+            fields = (task / "stat").read_text().rpartition(")")[2].split()
+            utime, stime, niceness = int(fields[11]), int(fields[12]), int(fields[16])
+            if niceness > usual_niceness():
+                found[worker] += utime + stime
+    return found
+
+
+def usual_niceness() -> int:
+    return int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[16])
+
+
+def send(service: Service, path: Path) -> str:
+    answer = service.transcribe(path.name, path.read_bytes())
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["text"])
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("long") / "long.flac"
+    write_recording(path, 12, seed=3)
+    assert path.stat().st_size > 8 * 2**20, "it is to wait in the lane of the long ones"
+    return path
+
+
+@pytest.mark.skipif(usual_niceness() >= 10, reason="here all have the priority that helpers have")
+def test_a_long_recording_is_spread_over_an_idle_machine_and_says_the_same(
+    tmp_path: Path, long: Path
+) -> None:
+    with running(tmp_path / "two", ASR_WORKERS="2", ASR_THREADS="1") as service:
+        before = helped_ticks(service)  # a load is of low priority too
+        said = send(service, long)
+        helped = [ticks > before[worker] for worker, ticks in helped_ticks(service).items()]
+    assert sorted(helped) == [False, True], "one worker, with help inside it"
+    with running(tmp_path / "one", ASR_WORKERS="1", ASR_THREADS="1") as service:
+        assert send(service, long) == said
+
+
+def test_short_requests_are_answered_while_a_long_one_goes_on(tmp_path: Path, long: Path) -> None:
+    with running(tmp_path, ASR_WORKERS="1", ASR_THREADS="1") as service, ThreadPoolExecutor(1) as threads:
+        promised = threads.submit(send, service, long)
+        wait_for("the long one's beginning", lambda: _busy(service))
+        texts = [send(service, CLIPS / "en_1.flac") for _ in range(3)]
+        waited_for_the_long_one = promised.done()
+        assert promised.result(60)
+        assert len(set(texts)) == 1
+        assert not waited_for_the_long_one
+
+
+def _busy(service: Service) -> bool:
+    """Whether the worker has an uploaded file open: it has begun."""
+    (worker,) = service.workers()
+    return any("upload" in name or "spool" in name for name in _open_files(worker.pid))
+
+
+def _open_files(pid: int) -> Iterator[str]:
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):  # closed meanwhile
+            yield str(entry.readlink())
