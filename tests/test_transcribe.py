@@ -25,9 +25,9 @@ from asrsvc.errors import BadAudio, Cancelled, NotReady, TooLarge
 from asrsvc.speech.batch import Batcher
 from asrsvc.speech.decode import Limits
 from asrsvc.speech.ffmpeg import HelperPool
+from asrsvc.speech.joining import join_texts
 from asrsvc.speech.model import Model
 from asrsvc.speech.segment import Segmenter
-from asrsvc.speech.joining import join_texts
 from asrsvc.speech.transcribe import Options, Progress, Transcriber
 from asrsvc.speech.types import LANGUAGES, Language, Segment, Transcript
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 from starlette.responses import PlainTextResponse, Response
 
 from asrsvc.jobs.types import Found, Job
-from asrsvc.speech.subtitles import to_srt, to_vtt
 from asrsvc.speech.joining import whole
+from asrsvc.speech.subtitles import to_srt, to_vtt
 from asrsvc.web.answers import JsonResponse
 from asrsvc.web.openai_answers import Writer
 from asrsvc.web.openai_fields import Wishes
