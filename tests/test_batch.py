@@ -22,6 +22,7 @@ from asrsvc.speech.batch import Batcher
 from asrsvc.speech.engine import Engine
 from asrsvc.speech.features import FEATURE_SIZE
 from asrsvc.speech.line import Inference, Promise
+from asrsvc.speech.line import Line as Queue
 from asrsvc.speech.types import FloatArray
 
 DEADLINE = 20.0
@@ -400,7 +401,7 @@ class CountedCores:
         return self.running < self.cores
 
 
-def gather(batcher: Batcher, asker: object, marks: Sequence[float]) -> list[Promise]:
+def gather(batcher: Queue, asker: object, marks: Sequence[float]) -> list[Promise]:
     return [
         batcher.submit(
             np.full((10, FEATURE_SIZE), mark, np.float32), "auto", use_itn=True, timeout=LONG, asker=asker
@@ -477,6 +478,20 @@ def test_a_short_request_waits_for_one_span_of_a_long_one_at_most(helped: Helped
     assert short.result().frames.item() == 9
     assert [promise.result().frames.item() for promise in long] == [*range(4)]
     assert marks(engine.batches) == [[0], [9], [1], [2], [3]]
+
+
+def test_spans_that_nobody_waits_for_are_spread_over_idle_cores_too(helped: Helped) -> None:
+    engine, cores, batcher = helped(1, 2)
+    engine.gate.clear()
+    job = batcher.in_background()
+    assert job.width == batcher.width == 2
+    promised = gather(job, "job", range(4))
+    eventually(lambda: cores.running == 2)
+    (short,) = gather(batcher, "short", [9])
+    engine.gate.set()
+    assert short.result().frames.item() == 9
+    assert [promise.result().frames.item() for promise in promised] == [*range(4)]
+    assert marks(engine.batches).index([9]) == 2
 
 
 def test_a_failing_span_of_a_request_fails_alone_beside_helpers(stack: ExitStack) -> None:

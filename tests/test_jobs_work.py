@@ -39,7 +39,7 @@ class Noted:
     def __init__(self, line: Line) -> None:
         self.spans = 0
         self.at: dict[int, Any] = {}
-        """number of a span → what is called at it"""
+        """number of a span → what is called when it has been run"""
         self.width = line.width
         self._line = line
 
@@ -47,8 +47,11 @@ class Noted:
         self, features: FloatArray, language: str, *, use_itn: bool, timeout: float, asker: Hashable
     ) -> Promise:
         self.spans += 1
-        self.at.get(self.spans, lambda: None)()
-        return self._line.submit(features, language, use_itn=use_itn, timeout=timeout, asker=asker)
+        promise = self._line.submit(features, language, use_itn=use_itn, timeout=timeout, asker=asker)
+        if self.spans in self.at:
+            promise.result()
+            self.at[self.spans]()
+        return promise
 
     def infer(self, features: FloatArray, language: str, *, use_itn: bool, timeout: float) -> Inference:
         return self.submit(features, language, use_itn=use_itn, timeout=timeout, asker=self).result()

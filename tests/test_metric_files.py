@@ -29,7 +29,7 @@ def worker(files: MetricFiles, version: str = "v", requests: int = 1) -> None:
     pid = os.fork()
     if pid == 0:
         try:
-            meter = Meter(files, version, load_seconds=1.5)
+            meter = Meter(files, version, load_seconds=1.5, twin="damaged")
             for _ in range(requests):
                 meter.begin()
                 meter.end("/api/transcribe", 200, 0.2, NOTE)
@@ -64,6 +64,8 @@ def test_what_killed_workers_have_counted_is_summed(files: MetricFiles) -> None:
     assert found["asr_request_duration_seconds_bucket le=0.25 route=/api/transcribe"] == 6
     assert found["asr_request_duration_seconds_count route=/api/transcribe"] == 6
     assert found["asr_real_time_factor_sum version=v"] == pytest.approx(0.3)
+    assert found["asr_model_loads_total twin=damaged version=v"] == 3
+    assert found["asr_model_loads_total twin=ready version=v"] == 0
     # What a dead process had in hand, or had loaded, is not there any more.
     assert "asr_requests_in_progress" not in found
     assert not any(name.startswith("model_load_time") for name in found)

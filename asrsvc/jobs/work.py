@@ -122,7 +122,12 @@ def _transcribe(stretch: Stretch, claims: Claims, transcriber: Transcriber) -> N
     try:
         kept = time.monotonic()
         found = transcriber.segments(
-            descriptor, claim.job.options, progress, stretch.stop, resume_at=claim.job.reached
+            descriptor,
+            claim.job.options,
+            progress,
+            stretch.stop,
+            resume_at=claim.job.reached,
+            keep_begun=True,
         )
         with closing(found) as segments:
             for segment in segments:

@@ -188,7 +188,7 @@ def access(brief: Brief) -> Access:
     return Access(Rules.of(brief.settings), brief.keys, brief.clients)
 
 
-def _counting(brief: Brief, load_seconds: float) -> Counting:
+def _counting(brief: Brief, load_seconds: float = 0.0, twin: Found | None = None) -> Counting:
     """What this worker counts, and what it can see of the service."""
     files = MetricFiles(metric_folder(brief.settings.runtime_dir))
     sources = Sources(
@@ -197,15 +197,25 @@ def _counting(brief: Brief, load_seconds: float) -> Counting:
         queue_limit=brief.settings.queue_limit,
         keys=brief.keys,
     )
-    return Counting(Meter(files, brief.version, load_seconds=load_seconds), Metrics(files, sources))
+    state = twin.state if twin is not None else "off"
+    meter = Meter(files, brief.version, load_seconds=load_seconds, twin=state)
+    return Counting(meter, Metrics(files, sources))
 
 
 def load_app(
-    brief: Brief, transcribers: Transcribers, observe: Observe, load_seconds: float
+    brief: Brief, transcribers: Transcribers, observe: Observe, load_seconds: float, twin: Found | None
 ) -> tuple[Envelope, Jobs]:
-    """The application around what took so many seconds to load, and the jobs, which are to be started."""
+    """The application around what has been loaded, and the jobs, which are to be started.
+
+    Args:
+        brief: of this worker.
+        transcribers: see `assemble`.
+        observe: told of each request and job that has ended.
+        load_seconds: that it took.
+        twin: see `Loaded`.
+    """
     settings, version = brief.settings, transcribers.requests.model.version
-    counting = _counting(brief, load_seconds)
+    counting = _counting(brief, load_seconds, twin)
     jobs = Jobs(
         settings,
         transcribers.jobs,
@@ -231,7 +241,7 @@ def load_app(
 
 def load_apology(brief: Brief, reason: str) -> Envelope:
     """The application of a worker without a model."""
-    counting = _counting(brief, 0.0)
+    counting = _counting(brief)
     origins = brief.settings.cors_origins
     return create_apology(reason, access(brief), counting, origins, _admin(brief.settings))
 

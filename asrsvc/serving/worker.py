@@ -168,7 +168,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             },
         )
         app, self._jobs = await asyncio.to_thread(
-            compose.load_app, brief, transcribers, self._observe, seconds
+            compose.load_app, brief, transcribers, self._observe, seconds, loaded.twin
         )
         twin = loaded.twin
         ready = Line(

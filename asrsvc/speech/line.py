@@ -35,9 +35,9 @@ class Promise:
         """Whether `result` would not wait."""
         return self._future.done()
 
-    def cancel(self) -> None:
-        """Nobody wants it any more; one that is being run is run to its end."""
-        self._future.cancel()
+    def cancel(self) -> bool:
+        """Nobody wants it any more; False: it has been run, or is, and that to its end."""
+        return self._future.cancel()
 
     def result(self) -> Inference:
         """Wait for the engine.

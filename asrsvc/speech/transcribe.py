@@ -73,10 +73,9 @@ class _Asked:
         """Whether nothing is to be waited for."""
         return self.promise is None or self.promise.done()
 
-    def cancel(self) -> None:
-        """Nobody wants it any more."""
-        if self.promise is not None:
-            self.promise.cancel()
+    def cancel(self) -> bool:
+        """Nobody wants it any more; False: nothing is saved by that."""
+        return self.promise is not None and self.promise.cancel()
 
 
 class Transcriber:
@@ -120,6 +119,7 @@ class Transcriber:
         cancelled: threading.Event | None = None,
         *,
         resume_at: int = 0,
+        keep_begun: bool = False,
     ) -> Generator[Segment, None, None]:
         """Transcribe a file span by span, in order of time.
 
@@ -130,6 +130,7 @@ class Transcriber:
             cancelled: set by another thread to drop the rest.
             resume_at: the `reached` of an earlier run over the same file: what lies before is cut as it
                 was then, and not recognised again.
+            keep_begun: whether, once `cancelled` is set, what the engine has begun is still given.
 
         Raises:
             BadAudio: the file cannot be decoded.
@@ -143,7 +144,8 @@ class Transcriber:
         with contextlib.closing(self._followed(recording, progress, cancelled)) as blocks:
             spans = self._segmenter.spans(blocks, self.model.max_span_seconds)
             progress.reached = resume_at
-            yield from self._read(_after(spans, resume_at), options, progress, cancelled)
+            rest = _after(spans, resume_at)
+            yield from self._read(rest, options, progress, cancelled, keep_begun=keep_begun)
 
     def _read(
         self,
@@ -151,6 +153,8 @@ class Transcriber:
         options: Options,
         progress: Progress,
         cancelled: threading.Event | None,
+        *,
+        keep_begun: bool,
     ) -> Iterator[Segment]:
         reported = time.monotonic()
         ahead: deque[_Asked] = deque()
@@ -165,6 +169,10 @@ class Transcriber:
             while ahead:
                 yield from self._hear(ahead.popleft(), options, progress)
                 _check(cancelled)
+        except Cancelled:
+            while keep_begun and ahead and not ahead[0].cancel():
+                yield from self._hear(ahead.popleft(), options, progress)
+            raise
         finally:
             for asked in ahead:
                 asked.cancel()

@@ -19,6 +19,8 @@ _SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _FACTORS: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
 _SHARES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1)
 _CODE: Final = re.compile(r"[a-z0-9_]{1,40}")
+TWINS: Final = ("ready", "missing", "refused", "damaged", "off")
+"""states of a version's faster twin when it is loaded; all but the first: the published file serves"""
 CLIENT_GONE: Final = 499
 """nginx's number for a request whose client has gone"""
 
@@ -26,13 +28,16 @@ CLIENT_GONE: Final = 499
 class Meter:
     """The counters of this process."""
 
-    def __init__(self, files: MetricFiles, version: str | None, *, load_seconds: float = 0.0) -> None:
+    def __init__(
+        self, files: MetricFiles, version: str | None, *, load_seconds: float = 0.0, twin: str = "off"
+    ) -> None:
         """Begin to count.
 
         Args:
             files: where to.
             version: that this worker serves.
             load_seconds: that it took to load.
+            twin: whether it is served by its faster twin, one of `TWINS`.
         """
         _use(files)
         own = CollectorRegistry()
@@ -78,8 +83,13 @@ class Meter:
             multiprocess_mode="livemax",
             registry=own,
         )
+        loads = Counter(
+            "asr_model_loads_total", "Loads, by the faster twin.", ["version", "twin"], registry=own
+        )
         if version is not None:
             self._load.labels(version).set(load_seconds)
+            for state in TWINS:  # all of them: what comes from nowhere is no increase to Prometheus
+                loads.labels(version, state).inc(state == twin)
 
     def begin(self) -> None:
         """A request has come in."""

@@ -110,13 +110,16 @@ def _of_service(now: status.Status) -> Iterator[Metric]:
     yield _gauge("asr_service_state", "1 for the state that the service is in.", "state", states)
     workers: dict[str, float] = dict.fromkeys(get_args(status.WorkerState), 0)
     by_version: dict[str, float] = {}
+    baked: dict[str, float] = {}
     for worker in now.workers:
         workers[worker.state] += 1
         if worker.state == "ready":
             version = worker.version or "none"
             by_version[version] = by_version.get(version, 0) + 1
+            baked[version] = baked.get(version, 0) + worker.baked
     yield _gauge("asr_workers", "Workers, by state.", "state", workers)
     yield _gauge("asr_workers_serving", "Workers that serve, by version.", "version", by_version)
+    yield _gauge("asr_workers_baked", "Of these, those that serve its faster twin.", "version", baked)
     yield _one("asr_workers_wanted", "Workers that there should be.", now.wanted)
     if now.version is not None:
         yield _gauge("asr_model_info", "The version that serves.", "version", {now.version: 1})

@@ -10,6 +10,7 @@ import pytest
 from rolling import Operated, operated, traffic
 from service import wait_for
 from test_bake import edited, flip
+from test_metrics import page, samples
 
 from asrsvc.release.bake import find, twins
 from asrsvc.serving.status import Status
@@ -83,6 +84,10 @@ def test_a_damaged_twin_is_not_served_and_is_made_again(service: Operated) -> No
     wait_for("the end of the problem", lambda: not service.status.problems)
     said = [line["message"] for line in service.log_lines() if line.get("level") == "warning"]
     assert any("is served from" in text and problem in text for text in said)
+    counted, version = samples(page(service).text), service.good.id
+    assert counted[f"asr_model_loads_total twin=damaged version={version}"] >= 1
+    assert counted["asr_worker_restarts_total reason=twin"] >= 1
+    assert counted[f"asr_workers_baked version={version}"] == counted["asr_workers_wanted"] == 2
 
 
 def test_a_service_that_is_to_bake_nothing_serves_the_published_file(tmp_path: Path) -> None:
