@@ -26,6 +26,8 @@ PROGRAMS: Final[dict[str, list[str] | None]] = {
     "rollback.py": ["--model", "nano", "--rounds", "2", "--capacity-seconds", "2"],
     "waits.py": QUICK_LOAD,
     "crowd.py": [*QUICK_LOAD, "--phase-seconds", "3"],
+    "job_load.py": [*QUICK_LOAD, "--phase-seconds", "2", "--job-minutes", "10"],
+    "first_words.py": ["--minutes", "1", "--rounds", "2"],
     "vad.py": None,
 }
 

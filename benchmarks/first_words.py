@@ -23,7 +23,8 @@ from typing import Any, Final
 
 import numpy as np
 import soundfile
-from stage import CLIPS, SAMPLE_RATE, Service, describe, finish, machine, staged
+from report import Panel, add_targets, finish
+from stage import CLIPS, SAMPLE_RATE, Service, describe, machine, staged
 
 # Beside stage.py's own, the harness of the tests is on the path now.
 from bodies import FORM, upload  # isort: skip
@@ -62,12 +63,15 @@ def main() -> int:
     options = argparse.ArgumentParser(description="How soon a stream has its first words.")
     options.add_argument("--minutes", type=float, default=10, help="of the recording (default: %(default)s)")
     options.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
-    options.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    add_targets(options)
     wished = options.parse_args()
     found = machine()
     samples = recording(wished.minutes)
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder, staged(Path(folder), "nano", ASR_WORKERS="1") as stage:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        staged(Path(folder), "nano", changes=False, ASR_WORKERS="1") as stage,
+    ):
         for kind in ("FLAC", "WAV"):
             file = io.BytesIO()
             soundfile.write(file, samples, SAMPLE_RATE, format=kind)
@@ -87,7 +91,9 @@ def main() -> int:
                 )
     lines = [f"{wished.minutes:g} minutes, medians of {wished.rounds}; {describe(found)}"]
     lines += [json.dumps(row) for row in rows]
-    finish({"machine": found, "minutes": wished.minutes, "rows": rows}, "\n".join(lines), wished.json)
+    result = {"machine": found, "minutes": wished.minutes, "rows": rows}
+    shown = {f"{row['file']} {row['path']}": {"first words": row["first_ms"]} for row in rows}
+    finish(result, "\n".join(lines), wished, Panel("first words of a stream", "ms, median", shown))
     return 0
 
 

@@ -29,6 +29,7 @@ from stage import (
     as_clip,
     describe,
     finish,
+    latency_panel,
     machine,
     measured_capacity,
     parser,
@@ -102,7 +103,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     clips = [as_clip(path.name, path.read_bytes()) for path in sorted(CLIPS.glob("??_?.flac"))]
     with (
         tempfile.TemporaryDirectory(prefix="asrsvc-jobs-") as folder,
-        staged(Path(folder), options.model, ASR_WORKERS=str(options.workers)) as stage,
+        staged(Path(folder), options.model, changes=False, ASR_WORKERS=str(options.workers)) as stage,
     ):
         port = stage.service.port
         capacity = measured_capacity(port, clips, options)
@@ -156,7 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
     made.add_argument("--job-minutes", type=float, default=30, help="of sound in each (default: %(default)s)")
     options = made.parse_args(arguments)
     result = measure(options)
-    finish(result, report(result), options.json)
+    finish(result, report(result), options, latency_panel(result))
     return 1 if result["failed"] else 0
 
 

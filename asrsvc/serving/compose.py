@@ -203,7 +203,7 @@ def _counting(brief: Brief, load_seconds: float = 0.0, twin: Found | None = None
 
 
 def load_app(
-    brief: Brief, transcribers: Transcribers, observe: Observe, load_seconds: float, twin: Found | None
+    brief: Brief, transcribers: Transcribers, observe: Observe, load_seconds: float, twin: Found | None = None
 ) -> tuple[Envelope, Jobs]:
     """The application around what has been loaded, and the jobs, which are to be started.
 
