@@ -253,6 +253,7 @@ def test_those_that_have_begun_to_send_are_counted_until_they_have_a_place(run: 
         async with desk(lane=1) as made:
             silent = await made.connect()
             await until(lambda: made.acceptor.visitors == 1)
+            assert made.begun == [1], "its request may be on its way"
             await until(lambda: made.acceptor.begun == 0)
             slow = await made.connect(POST[:10])
             await until(lambda: made.acceptor.begun == 1)

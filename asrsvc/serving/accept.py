@@ -35,6 +35,7 @@ _ACCEPTS_AT_ONCE: Final = 8  # then other connections of this worker have their 
 _OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PAUSE_SECONDS: Final = 0.1
 _GRACE_SECONDS: Final = 1.0  # a client that is well may take so long from its connection to its request
+_FRESH_SECONDS: Final = 0.25  # so long a request is taken to be on its way on a new connection
 _LOOK_AGAIN_SECONDS: Final = 0.05
 _COURTESY_SECONDS: Final = 0.003  # an idle worker needs a tenth of that to take what waits
 _EXPIRE_SECONDS: Final = 0.5
@@ -191,7 +192,7 @@ class Acceptor:
 
     @property
     def begun(self) -> int:
-        """Of these, those that have begun to send: they are lost with this process."""
+        """Of these, those that have begun to send, or were made just now: they are lost with this process."""
         return self._begun
 
     def start(self) -> None:
@@ -237,8 +238,10 @@ class Acceptor:
         connection.settimeout(0)
         visitor = _Visitor(connection, time.monotonic(), state)
         self._visitors[visitor] = None
-        self._count(visitor, begun=True)  # it may have sent a whole request
-        visitor.timer = self._loop.call_later(self._limits.head_seconds, self._too_late, visitor)
+        # Should this process be killed now, what the client is about to send is lost, and nobody sees it.
+        self._count(visitor, begun=True)
+        fresh = min(_FRESH_SECONDS, self._limits.head_seconds)
+        visitor.timer = self._loop.call_later(fresh, self._settle, visitor)
         self._look(visitor)
         if len(self._visitors) > self._limits.visitors:
             self._send_one_away()
@@ -254,7 +257,6 @@ class Acceptor:
         try:
             data = connection.recv(HEAD_BYTES, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
-            self._count(visitor, begun=False)
             self._wait(visitor)
             return
         except OSError:
@@ -319,6 +321,13 @@ class Acceptor:
         self._forget(visitor)
         self._serve(visitor.connection, {**visitor.state, **state})
         self._count(visitor, begun=False)
+
+    def _settle(self, visitor: _Visitor) -> None:
+        """It is new no longer: what counts is whether it has sent something."""
+        remaining = visitor.arrived + self._limits.head_seconds - time.monotonic()
+        visitor.timer = self._loop.call_later(max(0.0, remaining), self._too_late, visitor)
+        if not visitor.seen:
+            self._count(visitor, begun=False)
 
     def _too_late(self, visitor: _Visitor) -> None:
         visitor.timer = None

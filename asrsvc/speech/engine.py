@@ -103,14 +103,14 @@ class Engine:
         return [self._logits([features], [language], [itn])[0] for features, language, itn in asked]
 
     def warm_up(self) -> None:
-        """Run one second of zeros, so that the first request does not pay for first times.
+        """Ask for each output once, on one frame of zeros: a load that fails should fail here.
 
         Raises:
             InferenceFailed: as `run`, or the numbers are not finite.
         """
-        second = [np.zeros((17, FEATURE_SIZE), dtype=np.float32)]
-        (logits,) = self.logits(second, ["auto"], [True])
-        (frames,) = self.run(second, ["auto"], [True])
+        silence = [np.zeros((1, FEATURE_SIZE), dtype=np.float32)]
+        (logits,) = self.logits(silence, ["auto"], [True])
+        (frames,) = self.run(silence, ["auto"], [True]) if self._form.frames else (Frames.of_logits(logits),)
         if not (np.isfinite(logits).all() and frames.finite):
             raise InferenceFailed("the engine gives numbers that are not finite")
 
