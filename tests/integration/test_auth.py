@@ -30,7 +30,7 @@ BODY = upload(CLIP, "en_1.flac")
 TOKEN = "the-operators-token"
 ORIGIN = "https://app.example.org"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-OPEN = {"/", "/favicon.ico", "/health", "/health/live", "/health/ready"}
+OPEN = {"/", "/docs", "/favicon.ico", "/health", "/health/live", "/health/ready"}
 """and what is below /page/"""
 
 
