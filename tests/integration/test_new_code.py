@@ -238,7 +238,8 @@ def test_a_worker_that_says_ready_and_never_answers_fails_its_roll(tmp_path: Pat
         append(
             "async def _mute(scope, receive, send):\n    import asyncio\n    await asyncio.sleep(600)\n\n\n"
             "class _Meter:\n    refused = None\n\n\n_mute.meter = _Meter\n\n\n"
-            "def load_app(*_):\n    return _mute"
+            "class _Jobs:\n    idle = True\n    start = leave = note_requests = lambda *_: None\n\n\n"
+            "def load_app(*_):\n    return _mute, _Jobs()"
         ),
     )
     settings = {"ASR_SOAK_SECONDS": "6", "ASR_SOAK_REQUESTS": "1000", "ASR_DRAIN_TIMEOUT": "3"}
