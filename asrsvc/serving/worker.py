@@ -201,6 +201,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         from asrsvc.serving import compose  # noqa: PLC0415 - not in the master
 
         brief = self.brief
+        workers = brief.settings.worker_count()
         self._places = Places(
             brief.lanes,
             serve=self._hand_over,
@@ -208,6 +209,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             longest_wait=brief.settings.queue_timeout,
             most=compose.MOST_REQUESTS,
             changed=self._count,
+            crowded=lambda: brief.row.total(Column.SHORT_AT_WORK) >= workers,
         )
         self._acceptor = Acceptor(
             [
@@ -245,7 +247,9 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
                 place.release()
 
     def _count(self) -> None:
-        self.brief.row[Column.IN_HAND] = self._places.in_hand
+        row = self.brief.row
+        row[Column.IN_HAND] = self._places.in_hand
+        row[Column.SHORT_AT_WORK] = self._places.short_at_work
 
     def _count_arriving(self) -> None:
         self.brief.row[Column.ARRIVING] = self._acceptor.begun
