@@ -569,7 +569,13 @@ class Taker:
     """Places on two lanes, and what they have taken."""
 
     def __init__(
-        self, *, patience: float = 60, longest_wait: float = 600, most: int = 3, tickets: Any = None
+        self,
+        *,
+        patience: float = 60,
+        longest_wait: float = 600,
+        most: int = 3,
+        tickets: Any = None,
+        crowded: Callable[[], bool] = lambda: False,
     ) -> None:
         self.lanes = {name: Lane.create(10) for name in LaneName}
         self.taken: list[tuple[socket.socket, Place]] = []
@@ -583,6 +589,7 @@ class Taker:
             most=most,
             changed=lambda: self.counts.append(self.places.in_hand),
             tickets=tickets,
+            crowded=crowded,
         )
         self.places.start()
 
@@ -747,6 +754,57 @@ def test_one_that_has_something_in_hand_lets_an_idle_one_go_first(run: Run) -> N
                 other.stop()
             # Where both are woken at once, the busy one waits: all went to the idle one.
             assert len(idle) == 10
+
+    run(main())
+
+
+def test_one_more_than_there_are_cores_waits_until_another_has_ended(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asrsvc.serving.accept._CROWD_SECONDS", 60)
+    full = [True]
+
+    async def main() -> None:
+        async with taker(crowded=lambda: full[0]) as made:
+            made.put(SHORT)
+            await until(lambda: bool(made.places._yielding))
+            await asyncio.sleep(0.05)  # nothing may happen
+            assert made.taken == []
+            full[0] = False
+            await until(lambda: len(made.taken) == 1)
+            assert made.places.short_at_work == 1
+            made.taken[0][1].give_way()
+            assert made.places.short_at_work == 0
+            made.taken[0][1].body_complete()
+            assert made.places.short_at_work == 1
+
+    run(main())
+
+
+def test_a_long_request_is_begun_however_many_short_ones_are_at_work(run: Run) -> None:
+    async def main() -> None:
+        async with taker(crowded=lambda: True) as made:
+            made.put(LONG)
+            await until(lambda: len(made.taken) == 1)
+            assert made.places.short_at_work == 0
+
+    run(main())
+
+
+def test_one_more_than_there_are_cores_does_not_wait_without_end(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asrsvc.serving.accept._CROWD_SECONDS", 0.1)
+
+    async def main() -> None:
+        async with taker(crowded=lambda: True) as made:
+            began = time.monotonic()
+            made.put(SHORT)
+            await until(lambda: len(made.taken) == 1)
+            assert time.monotonic() - began >= 0.1
+            made.put(SHORT)  # who has something in hand waits for the idle alone
+            made.taken[0][1].release()
+            await until(lambda: len(made.taken) == 2)
 
     run(main())
 

@@ -38,6 +38,7 @@ _GRACE_SECONDS: Final = 1.0  # a client that is well may take so long from its c
 _FRESH_SECONDS: Final = 0.25  # so long a request is taken to be on its way on a new connection
 _LOOK_AGAIN_SECONDS: Final = 0.05
 _COURTESY_SECONDS: Final = 0.003  # an idle worker needs a tenth of that to take what waits
+_CROWD_SECONDS: Final = 0.5
 _EXPIRE_SECONDS: Final = 0.5
 _EXPIRE_AT_ONCE: Final = 16
 
@@ -370,7 +371,8 @@ class Places:
     """The requests that this worker has taken from the queue, and whether it may take another.
 
     A worker works on one short and one long request at a time; their spans take turns in the engine.
-    One that has something in hand lets those go first that have nothing.
+    One that has something in hand lets those go first that have nothing. While a roll goes on there is
+    a worker more than cores: it waits until one of the others has ended its request, for a while.
     A request whose body is slow to arrive gives its turn up while it waits, so that a slow client
     does not keep the engine idle.
     """
@@ -385,6 +387,7 @@ class Places:
         most: int,
         changed: Callable[[], None],
         tickets: Tickets | None = None,
+        crowded: Callable[[], bool] = lambda: False,
     ) -> None:
         """Prepare; `start` begins.
 
@@ -394,10 +397,12 @@ class Places:
             patience: seconds that a body may take before its request gives up its turn.
             longest_wait: seconds; who has waited longer is served at once, to be told so.
             most: requests at the same time, with those whose body is slow.
-            changed: called when the number of requests in hand has changed.
+            changed: called when the number of requests in hand, or of those that hold a turn, has changed.
             tickets: where requests of clients with limits are counted.
+            crowded: whether as many short requests are at work, in all workers, as there are cores for.
         """
         self._tickets = tickets
+        self._crowded = crowded
         self._lanes = lanes
         self._serve = serve
         self._patience = patience
@@ -415,6 +420,11 @@ class Places:
     def in_hand(self) -> int:
         """Requests begun and not ended."""
         return len(self._held)
+
+    @property
+    def short_at_work(self) -> int:
+        """Short requests that hold a turn."""
+        return sum(place.holds_turn and place.lane is LaneName.SHORT for place in self._held)
 
     def start(self) -> None:
         """Begin to take."""
@@ -460,19 +470,29 @@ class Places:
     def _take(self, name: LaneName) -> None:
         if not self._may_take(name):
             return
-        if any(place.holds_turn for place in self._held):
+        if self._engaged() or self._too_many(name):
             self._yielding.add(name)
             self._watched.discard(name)
             self._loop.remove_reader(self._lanes[name].fileno())
-            self._loop.call_later(_COURTESY_SECONDS, self._take_after_all, name)
+            self._loop.call_later(_COURTESY_SECONDS, self._take_after_all, name, time.monotonic())
         else:
             self._begin(name)
 
-    def _take_after_all(self, name: LaneName) -> None:
-        """Nobody else was idle."""
-        self._yielding.discard(name)
+    def _engaged(self) -> bool:
+        return any(place.holds_turn for place in self._held)
+
+    def _too_many(self, name: LaneName) -> bool:
+        return name is LaneName.SHORT and self._crowded()
+
+    def _take_after_all(self, name: LaneName, since: float) -> None:
+        """Nobody else was idle, or one more would only slow those who work."""
         if self._may_take(name):
+            patient = not self._engaged() and time.monotonic() - since < _CROWD_SECONDS
+            if patient and self._too_many(name):
+                self._loop.call_later(_COURTESY_SECONDS, self._take_after_all, name, since)
+                return
             self._begin(name)
+        self._yielding.discard(name)
         self._watch()
 
     def _begin(self, name: LaneName) -> None:
@@ -523,13 +543,14 @@ class Place:
     def give_way(self) -> None:
         """The body is slow: another request may begin meanwhile."""
         self.holds_turn = False
-        self.places._watch()
+        self.places._update()
 
     def body_complete(self) -> None:
         """The body has arrived: the request needs the engine now."""
         self._quiet()
-        self.holds_turn = True
-        self.places._watch()
+        if not self.holds_turn:
+            self.holds_turn = True
+            self.places._update()
 
     def release(self) -> None:
         """The request has ended, whichever way; may be called again."""

@@ -209,6 +209,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         from asrsvc.serving import compose  # noqa: PLC0415 - not in the master
 
         brief = self.brief
+        workers = brief.settings.worker_count()
         self._places = Places(
             brief.lanes,
             serve=self._hand_over,
@@ -217,6 +218,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             most=compose.MOST_REQUESTS,
             changed=self._count,
             tickets=brief.clients,
+            crowded=lambda: brief.row.total(Column.SHORT_AT_WORK) >= workers,
         )
         router = compose.Router(brief.settings, compose.access(brief))
         self._acceptor = Acceptor(
@@ -259,7 +261,9 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
                 place.release()
 
     def _count(self) -> None:
-        self.brief.row[Column.IN_HAND] = self._places.in_hand
+        row = self.brief.row
+        row[Column.IN_HAND] = self._places.in_hand
+        row[Column.SHORT_AT_WORK] = self._places.short_at_work
         if self._jobs is not None:
             self._jobs.note_requests(self._places.in_hand)
 
