@@ -81,7 +81,7 @@ def result_response(job: Job, found: list[Found], *, form: str, timestamps: str,
     if len(job.versions) > 1:
         for segment, one in zip(body.get("segments", []), found, strict=False):
             segment["model_version"] = one.version
-    body["model_version"] = job.version
+    body["model_version"] = found[-1].version if found else job.version
     body["model_versions"] = list(job.versions)
     body["job"] = job.id
     body["request_id"] = request_id
