@@ -193,6 +193,29 @@ def test_a_large_upload_arrives_whole(spool: Path) -> None:
     assert content(form) == file
 
 
+@pytest.mark.parametrize(("count", "size"), [(100, 2**16), (5_000, 1)])
+def test_what_waits_to_be_written_has_a_limit(count: int, size: int, spool: Path) -> None:
+    """In bytes where pieces are large, and in number where they are small."""
+    pieces = iter([part("file", b"", file=True)[:-2], *[b"x" * size] * count, b"\r\n" + END])
+    sent = -1
+    waiting = []
+
+    async def receive() -> dict[str, Any]:
+        nonlocal sent
+        written = [os.fstat(int(d)).st_size for d in descriptors() if str(spool) in link_of(d)]
+        waiting.append(max(0, sent) * size - sum(written))
+        sent += 1
+        piece = next(pieces)
+        return {"type": "http.request", "body": piece, "more_body": piece[-len(END) :] != END}
+
+    async def main() -> Form:
+        return await read_form(headers(None), receive, limits(spool), FIELDS)
+
+    assert len(content(asyncio.run(main()))) == count * size
+    assert min(waiting) >= 0
+    assert max(waiting) < min(2**20, 256 * size)
+
+
 @pytest.mark.parametrize("declared", [True, False])
 def test_a_body_of_the_limit_is_taken(declared: bool, spool: Path) -> None:
     body = body_of(b"x" * 1000)

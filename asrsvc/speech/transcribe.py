@@ -158,11 +158,13 @@ class Transcriber:
     ) -> Iterator[Segment]:
         reported = time.monotonic()
         ahead: deque[_Asked] = deque()
+        room = 0  # the first words come as soon as they can; from then on, all cores have work
         try:
             for asked in self._ask_all(spans, options, progress, cancelled):
                 ahead.append(asked)
-                while ahead and (len(ahead) > self._batcher.width or ahead[0].done()):
+                while ahead and (len(ahead) > room or ahead[0].done()):
                     yield from self._hear(ahead.popleft(), options, progress)
+                    room = self._batcher.width
                 if time.monotonic() - reported > _PROGRESS_EVERY_SECONDS:
                     reported = time.monotonic()
                     _report(asked.span, progress)

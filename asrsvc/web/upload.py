@@ -36,6 +36,9 @@ _MOST_VALUES: Final = 100
 """values of a field that may come several times"""
 _MEMORY_BYTES: Final = 2**20
 """a request that declares no more than this is kept in memory"""
+_WAITING_BYTES: Final = 2**20
+_WAITING_PIECES: Final = 256
+"""what waits to be written, at most, beside the chunk that came last: each write is a way through a thread"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +158,10 @@ async def read_form(
         parser = MultipartParser(boundary, reader.callbacks())
         async for chunk in _chunks(receive, limits):
             parser.write(chunk)
-            if reader.pending:
+            if reader.full:
                 await reader.flush(in_thread=not in_memory)
         parser.finalize()
+        await reader.flush(in_thread=not in_memory)
         if not reader.ended:
             raise BadRequest("the body ends in the middle of the form", code="body_incomplete")
         if form.descriptor is None:
@@ -223,6 +227,7 @@ class _Reader:
     def __init__(self, form: Form, fields: frozenset[str], open_file: Callable[[], int]) -> None:
         self.pending: list[memoryview] = []
         """views of the chunks that came, which nobody copies"""
+        self._waiting = 0
         self.ended = False
         self._form = form
         self._fields = fields
@@ -240,9 +245,16 @@ class _Reader:
         names = "part_begin part_data part_end header_field header_value header_end headers_finished end"
         return {f"on_{name}": getattr(self, f"_on_{name}") for name in names.split()}
 
+    @property
+    def full(self) -> bool:
+        """Whether what waits should be written before more comes."""
+        return self._waiting >= _WAITING_BYTES or len(self.pending) >= _WAITING_PIECES
+
     async def flush(self, *, in_thread: bool) -> None:
         """Write what waits; in a thread where the disk may let it wait."""
-        data, self.pending = self.pending, []
+        data, self.pending, self._waiting = self.pending, [], 0
+        if not data:
+            return
         if in_thread:
             await asyncio.to_thread(self._write, data)
         else:
@@ -297,6 +309,7 @@ class _Reader:
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._name == "file":
             self._form.size += end - start
+            self._waiting += end - start
             self.pending.append(memoryview(data)[start:end])
             return
         self._text += data[start:end]
