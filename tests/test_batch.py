@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +17,9 @@ from broken_models import NANO
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asrsvc.errors import AsrError, InferenceFailed, NotReady
-from asrsvc.speech import batch
+from asrsvc.errors import AsrError, Cancelled, InferenceFailed, NotReady
 from asrsvc.speech.batch import Batcher
-from asrsvc.speech.engine import Engine
+from asrsvc.speech.engine import Engine, Stop
 from asrsvc.speech.features import FEATURE_SIZE
 from asrsvc.speech.line import Inference, Promise
 from asrsvc.speech.line import Line as Queue
@@ -45,13 +45,22 @@ class NotedEngine:
         self._fail = fail
 
     def run(
-        self, batch: Sequence[FloatArray], languages: Sequence[str], use_itn: Sequence[bool]
+        self,
+        batch: Sequence[FloatArray],
+        languages: Sequence[str],
+        use_itn: Sequence[bool],
+        *,
+        stop: Stop | None = None,
     ) -> list[FloatArray]:
         marks = [float(features[0, 0]) for features in batch]
         self.batches.append(list(zip(marks, map(len, batch), strict=True)))
         self.asked.append((tuple(languages), tuple(use_itn)))
         self.entered.release()
-        assert self.gate.wait(DEADLINE)
+        deadline = time.monotonic() + DEADLINE
+        while not self.gate.wait(0.01):
+            assert time.monotonic() < deadline
+            if stop is not None and stop.is_set:
+                raise InferenceFailed("stopped")
         error = self._fail(marks)
         if error is not None:
             raise error
@@ -89,6 +98,10 @@ class Line:
         line = self.batcher.in_background() if background else self.batcher
         return line.infer(features, language, use_itn=use_itn, timeout=timeout)
 
+    def infer_aside(self, mark: float, *, background: bool = True) -> Future[Inference]:
+        """Put a span in that may be run at once."""
+        return self._threads.submit(self.infer, mark, 10, LONG, background=background)
+
     def block(self) -> Future[Inference]:
         """Keep the engine busy with a span of its own until the gate opens; its mark is -1."""
         self.engine.gate.clear()
@@ -123,42 +136,67 @@ def test_who_comes_first_is_served_first(stack: ExitStack) -> None:
     assert marks(line.engine.batches) == [[-1], *([mark] for mark in range(12))]
 
 
-def test_who_is_in_no_hurry_lets_those_go_first_who_come_after_it(stack: ExitStack) -> None:
+def test_a_span_that_is_waited_for_does_not_wait_for_one_that_is_not(stack: ExitStack) -> None:
     engine = NotedEngine()
     line = Line(stack, engine, 1, 20)
-    blocked = line.block()
-    spans = [line.put(mark, background=mark > 10) for mark in (11.0, 1.0, 12.0, 2.0)]
+    engine.gate.clear()
+    job = line.infer_aside(11.0)
+    assert engine.entered.acquire(timeout=DEADLINE)
+    request = line.infer_aside(1.0, background=False)
+    assert engine.entered.acquire(timeout=DEADLINE), "it waits for the job's span"
     engine.gate.set()
-    for span in [blocked, *spans]:
-        span.result(DEADLINE)
-    assert marks(engine.batches)[1:] == [[1.0], [2.0], [11.0], [12.0]]
-
-
-def test_who_is_in_no_hurry_has_a_turn_all_the_same(
-    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(batch, "_BACKGROUND_SECONDS", 0.2)
-    engine = NotedEngine()
-    line = Line(stack, engine, 1, 20)
-    blocked = line.block()
-    spans = [line.put(11.0, background=True), line.put(1.0)]
-    time.sleep(0.25)
-    spans.append(line.put(2.0))
-    engine.gate.set()
-    for span in [blocked, *spans]:
-        span.result(DEADLINE)
-    assert marks(engine.batches)[1:] == [[1.0], [11.0], [2.0]]
+    assert [span.result(DEADLINE).frames.item() for span in (job, request)] == [11, 1]
 
 
 def test_who_is_waited_for_shares_no_run_with_who_is_not(stack: ExitStack) -> None:
     engine = NotedEngine()
     line = Line(stack, engine, 4, 20)
-    blocked = line.block()
+    engine.gate.clear()
+    blocked = [line.infer_aside(-1.0, background=background) for background in (False, True)]
+    for _ in blocked:
+        assert engine.entered.acquire(timeout=DEADLINE)
     spans = [line.put(mark, background=mark > 10) for mark in (1.0, 11.0, 2.0, 12.0)]
     engine.gate.set()
-    for span in [blocked, *spans]:
+    for span in [*blocked, *spans]:
         span.result(DEADLINE)
-    assert marks(engine.batches)[1:] == [[1.0, 2.0], [11.0, 12.0]]
+    assert sorted(marks(engine.batches)[2:]) == [[1.0, 2.0], [11.0, 12.0]]
+
+
+def test_what_is_abandoned_says_so_and_requests_go_on(stack: ExitStack) -> None:
+    engine = NotedEngine()
+    line = Line(stack, engine, 1, 20)
+    engine.gate.clear()
+    running = line.infer_aside(11.0)
+    assert engine.entered.acquire(timeout=DEADLINE)
+    waiting = line.put(12.0, background=True)
+    request = line.infer_aside(1.0, background=False)
+    line.batcher.abandon()
+    for span in (running, waiting):
+        with pytest.raises(Cancelled):
+            span.result(DEADLINE)
+    with pytest.raises(Cancelled):
+        line.infer(13.0, 10, LONG, background=True)
+    engine.gate.set()
+    assert request.result(DEADLINE).frames.item() == 1
+    assert line.infer(2.0, 10, LONG).frames.item() == 2
+    line.batcher.abandon()
+    assert [11.0] in marks(engine.batches)
+    assert [12.0] not in marks(engine.batches)
+
+
+def test_the_real_engine_is_stopped_in_the_middle_of_a_run(stack: ExitStack) -> None:
+    batcher = Batcher(Engine.load(NANO, threads=1), batch_size=1, queue_limit=20)
+    stack.callback(batcher.close, DEADLINE)
+    features = np.zeros((20_000, FEATURE_SIZE), np.float32)  # twenty minutes: it would take minutes
+    promise = batcher.in_background().submit(features, "auto", use_itn=True, timeout=LONG, asker=1)
+    eventually(promise._future.running)
+    time.sleep(0.1)
+    assert not promise.done()
+    batcher.abandon()
+    with pytest.raises(Cancelled):
+        promise.result()
+    short = np.zeros((5, FEATURE_SIZE), np.float32)
+    assert len(batcher.infer(short, "auto", use_itn=True, timeout=LONG).frames) == 9
 
 
 def test_the_engine_is_asked_for_what_each_span_asked_for(stack: ExitStack) -> None:
@@ -243,8 +281,8 @@ def test_other_than_as_many_results_as_spans_is_a_failure_and_the_line_goes_on(
     batch_size: int, more: int, stack: ExitStack
 ) -> None:
     class Miscounting(NotedEngine):
-        def run(self, batch: Sequence[FloatArray], *ask: Sequence[object]) -> list[FloatArray]:
-            results = super().run(batch, *ask)  # type: ignore[arg-type]
+        def run(self, batch: Sequence[FloatArray], *ask: Any, **stop: Any) -> list[FloatArray]:
+            results = super().run(batch, *ask, **stop)
             return [*results, *results][: len(results) + more] if len(batch) == batch_size else results
 
     engine = Miscounting()
@@ -380,25 +418,29 @@ def test_the_real_engine_gives_each_its_own_frames(lengths: list[int], size: int
 
 
 class CountedCores:
-    """Cores of which so many are there."""
+    """Cores of which so many are there; what runs in the background leaves its core to others."""
 
     def __init__(self, cores: int) -> None:
         self.cores = cores
-        self.running = 0
+        self.runs = {False: 0, True: 0}
         self.most = 0
         self._lock = threading.Lock()
 
-    def began(self) -> None:
+    @property
+    def running(self) -> int:
+        return sum(self.runs.values())
+
+    def began(self, *, background: bool) -> None:
         with self._lock:
-            self.running += 1
+            self.runs[background] += 1
             self.most = max(self.most, self.running)
 
-    def ended(self) -> None:
+    def ended(self, *, background: bool) -> None:
         with self._lock:
-            self.running -= 1
+            self.runs[background] -= 1
 
-    def idle(self) -> bool:
-        return self.running < self.cores
+    def idle(self, *, background: bool) -> bool:
+        return (self.running if background else self.runs[False]) < self.cores
 
 
 def gather(batcher: Queue, asker: object, marks: Sequence[float]) -> list[Promise]:
@@ -456,16 +498,16 @@ def test_without_an_idle_core_nobody_helps_until_there_is_one(helped: Helped) ->
     assert cores.most == 2
 
 
-def test_a_helper_has_low_priority_and_the_first_thread_has_not(helped: Helped) -> None:
-    engine, cores, batcher = helped(1, 2)
+def test_whoever_helps_has_low_priority_and_whoever_works_for_jobs_the_lowest(helped: Helped) -> None:
+    engine, cores, batcher = helped(1, 4)
     engine.gate.clear()
-    promised = gather(batcher, "long", range(2))
-    eventually(lambda: cores.running == 2)
+    promised = [*gather(batcher, "long", range(2)), *gather(batcher.in_background(), "job", range(2))]
+    eventually(lambda: cores.running == 4)
     usual = os.getpriority(os.PRIO_PROCESS, os.getpid())
     nice = [os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) for thread in batcher._threads]
     engine.gate.set()
-    assert [promise.result().frames.item() for promise in promised] == [0, 1]
-    assert nice == [usual, min(19, max(usual, 10))]
+    assert [promise.result().frames.item() for promise in promised] == [0, 1, 0, 1]
+    assert nice == [usual, min(19, max(usual, 10)), 19, 19]
 
 
 def test_a_short_request_waits_for_one_span_of_a_long_one_at_most(helped: Helped) -> None:
@@ -480,18 +522,31 @@ def test_a_short_request_waits_for_one_span_of_a_long_one_at_most(helped: Helped
     assert marks(engine.batches) == [[0], [9], [1], [2], [3]]
 
 
-def test_spans_that_nobody_waits_for_are_spread_over_idle_cores_too(helped: Helped) -> None:
-    engine, cores, batcher = helped(1, 2)
+def test_spans_that_nobody_waits_for_are_spread_over_cores_that_nobody_uses(helped: Helped) -> None:
+    engine, cores, batcher = helped(2, 2)
     engine.gate.clear()
     job = batcher.in_background()
-    assert job.width == batcher.width == 2
+    assert job.width == batcher.width == 3
     promised = gather(job, "job", range(4))
-    eventually(lambda: cores.running == 2)
-    (short,) = gather(batcher, "short", [9])
+    eventually(lambda: cores.runs == {False: 0, True: 2})
+    short = gather(batcher, "short", [7, 8, 9])
+    eventually(lambda: cores.runs[False] == 2)
+    time.sleep(0.1)  # that many looks of the helpers
+    assert cores.runs == {False: 2, True: 2}
     engine.gate.set()
-    assert short.result().frames.item() == 9
+    assert [promise.result().frames.item() for promise in short] == [7, 8, 9]
     assert [promise.result().frames.item() for promise in promised] == [*range(4)]
-    assert marks(engine.batches).index([9]) == 2
+
+
+def test_jobs_go_on_in_one_thread_where_requests_use_all_cores(helped: Helped) -> None:
+    engine, cores, batcher = helped(1, 1)
+    engine.gate.clear()
+    request = gather(batcher, "request", [1])
+    eventually(lambda: cores.runs[False] == 1)
+    job = gather(batcher.in_background(), "job", [2, 3])
+    eventually(lambda: cores.runs[True] == 1)
+    engine.gate.set()
+    assert [promise.result().frames.item() for promise in [*request, *job]] == [1, 2, 3]
 
 
 def test_a_failing_span_of_a_request_fails_alone_beside_helpers(stack: ExitStack) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Hashable, Iterator
+from collections.abc import Generator, Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from broken_models import NANO
 from recordings import write_recording
 
 from asrsvc.errors import InferenceFailed, NotReady
+from asrsvc.jobs import work as jobs_work
 from asrsvc.jobs.claims import Claims
 from asrsvc.jobs.storage import Storage
 from asrsvc.jobs.store import JobStore
@@ -74,7 +75,15 @@ class Desk:
         self.claims = Claims(self.storage)
         self._helpers = HelperPool(memory_bytes=2**30, block_timeout=DEADLINE)
         self.line = Noted(batcher.in_background())
-        self.transcriber = Transcriber(
+        self.transcriber = self.transcriber_of(Transcriber)
+        arrival = self.store.receive("", len(sound))
+        descriptor = arrival.lock.open()
+        os.write(descriptor, sound)
+        os.close(descriptor)
+        self.id = self.store.queue(arrival, OPTIONS).id
+
+    def transcriber_of(self, kind: type[Transcriber]) -> Transcriber:
+        return kind(
             MODEL,
             segmenter=SEGMENTER,
             helpers=self._helpers,
@@ -82,11 +91,6 @@ class Desk:
             batcher=self.line,
             queue_timeout=DEADLINE,
         )
-        arrival = self.store.receive("", len(sound))
-        descriptor = arrival.lock.open()
-        os.write(descriptor, sound)
-        os.close(descriptor)
-        self.id = self.store.queue(arrival, OPTIONS).id
 
     def close(self) -> None:
         self.store.close()
@@ -155,6 +159,38 @@ def test_a_job_that_is_stopped_after_any_span_goes_on_there_and_nothing_is_heard
     assert desk.work(desk.take()).state == "succeeded"
     assert desk.line.spans == 2 * spans
     assert desk.segments == expected
+
+
+class Wordless(Transcriber):
+    """Hears what there is and has nothing to say of it, as of an hour of wind."""
+
+    def hear(self, *arguments: Any, **options: Any) -> Generator[Segment | None, None, None]:
+        for _segment in super().hear(*arguments, **options):
+            yield None
+
+
+def test_what_is_done_is_kept_where_nothing_is_said_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs_work, "_KEEP_EVERY_SECONDS", 0.0)
+    desk.transcriber = desk.transcriber_of(Wordless)
+    reached: list[float] = []
+    for number in (3, 6):
+        desk.line.at[number] = lambda: reached.append(desk.store.read(desk.id, "").audio_seconds)
+    job = desk.work(desk.take())
+    assert (job.state, job.segments) == ("succeeded", 0)
+    assert 0 < reached[0] < reached[1] < job.audio_seconds
+
+
+def test_a_job_whose_worker_cannot_wait_for_its_span_is_given_back(tmp_path: Path, sound: bytes) -> None:
+    leaving = Batcher(MODEL.engine, batch_size=1, queue_limit=8)
+    desk = Desk(tmp_path / "state", leaving, sound)
+    desk.line.at = {4: leaving.abandon}
+    stretch = desk.take()
+    job = desk.work(stretch)
+    assert (job.state, stretch.outcome, stretch.status) == ("queued", "given back", 0)
+    assert job.audio_seconds > 0
+    assert job.segments == len(desk.segments) > 0
+    leaving.close(DEADLINE)
+    desk.close()
 
 
 def test_a_cancelled_job_is_dropped(desk: Desk) -> None:

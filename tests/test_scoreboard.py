@@ -54,15 +54,28 @@ def test_one_number_is_summed_over_all_workers() -> None:
 def test_workers_share_the_cores_of_one_machine() -> None:
     board = Scoreboard.create()
     one, other = SharedCores(board.row(1), 2), SharedCores(board.row(2), 2)
-    assert one.idle()
-    one.began()
-    assert other.idle()
-    other.began()
-    assert not one.idle()
-    other.ended()
-    assert one.idle()
+    assert one.idle(background=False)
+    one.began(background=False)
+    assert other.idle(background=False)
+    other.began(background=False)
+    assert not one.idle(background=False)
+    other.ended(background=False)
+    assert one.idle(background=False)
     board.row(1)[Column.RUNNING] = 0  # as the master does for one that was killed
-    assert other.idle()
+    assert other.idle(background=False)
+
+
+def test_what_runs_in_the_background_is_in_the_way_of_its_kind_alone() -> None:
+    board = Scoreboard.create()
+    one, other = SharedCores(board.row(1), 2), SharedCores(board.row(2), 2)
+    one.began(background=True)
+    one.began(background=False)
+    assert not other.idle(background=True)
+    assert other.idle(background=False)
+    one.ended(background=False)
+    assert other.idle(background=True)
+    one.ended(background=True)
+    assert one.idle(background=True)
 
 
 def test_numbers_are_added_and_compared() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asrsvc.speech.turns import Precedence, Turns
+from asrsvc.speech.turns import Turns
 
 
 def served(turns: Turns[str]) -> str:
@@ -67,51 +67,3 @@ def test_all_come_out_once_in_their_askers_order_and_nobody_twice_while_others_w
         assert not (taken[0] == last and others)
         last = taken[0]
     assert not any(waiting.values())
-
-
-def fill(turns: Precedence[str], asker: str, items: str, *, background: bool = False) -> None:
-    for item in items:
-        turns.put(asker, item, background=background)
-
-
-def test_those_in_no_hurry_have_what_the_others_leave_and_take_turns_too() -> None:
-    turns: Precedence[str] = Precedence(60.0)
-    fill(turns, "job", "JK", background=True)
-    fill(turns, "work", "VW", background=True)
-    fill(turns, "long", "LM")
-    fill(turns, "short", "s")
-    assert len(turns) == 7
-    assert "".join(turns.drain()) == "LsMJVKW"
-    assert len(turns) == 0
-
-
-def test_those_in_no_hurry_have_one_turn_before_those_who_came_long_after_the_last() -> None:
-    turns: Precedence[str] = Precedence(5.0)
-    fill(turns, "job", "JKL", background=True)
-    fill(turns, "early", "e")
-    turns._since -= 5.0  # as if five seconds had passed
-    fill(turns, "late", "ab")
-    assert [turns.take() for _ in range(3)] == ["J", "e", "a"]
-    fill(turns, "later", "x")
-    assert "".join(turns.drain()) == "xbKL"
-
-
-def test_who_is_in_no_hurry_waits_anew_after_nobody_else_was_there() -> None:
-    turns: Precedence[str] = Precedence(5.0)
-    fill(turns, "job", "J", background=True)
-    turns._since -= 5.0
-    assert turns.take() == "J"
-    fill(turns, "job", "K", background=True)
-    fill(turns, "short", "s")
-    assert "".join(turns.drain()) == "sK"
-
-
-def test_one_in_no_hurry_whose_turn_it_is_is_not_passed_over_by_one_that_fits() -> None:
-    turns: Precedence[str] = Precedence(0.0)
-    fill(turns, "job", "J", background=True)
-    fill(turns, "short", "s")
-    assert turns.take(lambda item: item == "s") is None
-    assert turns.take() == "J"
-    assert turns.take(lambda item: item == "J") is None
-    assert turns.take() == "s"
-    assert turns.take() is None

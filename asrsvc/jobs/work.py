@@ -121,7 +121,7 @@ def _transcribe(stretch: Stretch, claims: Claims, transcriber: Transcriber) -> N
     descriptor = claim.lock.open()
     try:
         kept = time.monotonic()
-        found = transcriber.segments(
+        found = transcriber.hear(
             descriptor,
             claim.job.options,
             progress,
@@ -131,7 +131,8 @@ def _transcribe(stretch: Stretch, claims: Claims, transcriber: Transcriber) -> N
         )
         with closing(found) as segments:
             for segment in segments:
-                stretch.take(segment)
+                if segment is not None:
+                    stretch.take(segment)
                 if time.monotonic() - kept >= _KEEP_EVERY_SECONDS:
                     _keep(stretch, claims, transcriber)
                     kept = time.monotonic()

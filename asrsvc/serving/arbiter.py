@@ -443,7 +443,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         died = not self._stopping and known is not None and known.state is WorkerState.READY
         row = self._scoreboard.row(member.number)
         self._tally.bury(member.version, row.numbers(), died=died)
-        row[Column.RUNNING] = row[Column.SHORT_AT_WORK] = 0
+        row[Column.RUNNING] = row[Column.IN_BACKGROUND] = row[Column.SHORT_AT_WORK] = 0
         if self._stopping or self._machine is None:
             return
         if self.master_pid and known is not None and known.state is WorkerState.LOADING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -78,6 +78,8 @@ class Transcribers:
     """lets requests go first"""
     manners: Manners
     """of those who work on jobs"""
+    abandon_jobs: Callable[[], None]
+    """lets their spans go, also in the middle of a run"""
 
 
 MOST_REQUESTS: Final = 10
@@ -180,6 +182,7 @@ def assemble(settings: Settings, loaded: Loaded, row: Row) -> Transcribers:
         requests=make(batcher=batcher, queue_timeout=settings.queue_timeout),
         jobs=make(batcher=batcher.in_background(), queue_timeout=PATIENCE_SECONDS, give_way=manners.give_way),
         manners=manners,
+        abandon_jobs=batcher.abandon,
     )
 
 
@@ -221,6 +224,7 @@ def load_app(
         transcribers.jobs,
         transcribers.manners,
         upload_limits(settings),
+        abandon=transcribers.abandon_jobs,
         observe=observe,
         count=counting.meter.work,
     )

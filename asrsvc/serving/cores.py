@@ -21,16 +21,23 @@ class SharedCores:
         self._runs = runs
         self._lock = threading.Lock()
 
-    def began(self) -> None:
-        """A run of the engine begins."""
+    def began(self, *, background: bool) -> None:
+        """A run of the engine begins; one of the background is in nobody's way."""
         with self._lock:
-            self._row.add(Column.RUNNING, 1)
+            self._row.add(_column(background=background), 1)
 
-    def ended(self) -> None:
+    def ended(self, *, background: bool) -> None:
         """It has ended."""
         with self._lock:
-            self._row.add(Column.RUNNING, -1)
+            self._row.add(_column(background=background), -1)
 
-    def idle(self) -> bool:
-        """Whether there is a core for one more run."""
-        return self._row.total(Column.RUNNING) < self._runs
+    def idle(self, *, background: bool) -> bool:
+        """Whether there is a core for one more run; what runs in the background leaves its core to others."""
+        running = self._row.total(Column.RUNNING)
+        if background:
+            running += self._row.total(Column.IN_BACKGROUND)
+        return running < self._runs
+
+
+def _column(*, background: bool) -> Column:
+    return Column.IN_BACKGROUND if background else Column.RUNNING

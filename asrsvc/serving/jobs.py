@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import Callable
 from typing import Final
 
 from starlette.routing import Route
@@ -19,6 +21,8 @@ from asrsvc.speech.transcribe import Transcriber
 from asrsvc.web.jobs import JobDesk
 from asrsvc.web.upload import UploadLimits
 
+_LETTING_GO_SECONDS: Final = 5.0
+"""that a worker which leaves has for the spans that its jobs have begun; another worker begins them again"""
 _SWITCH_SECONDS: Final = 0.0005
 PATIENCE_SECONDS: Final = 1800.0
 """that a job's span waits for the engine, at most; then another worker may try"""
@@ -34,6 +38,7 @@ class Jobs:
         manners: Manners,
         uploads: UploadLimits,
         *,
+        abandon: Callable[[], None],
         observe: Observe,
         count: Count,
     ) -> None:
@@ -44,10 +49,12 @@ class Jobs:
             transcriber: lets requests go first.
             manners: of those who work on jobs.
             uploads: limits of request bodies.
+            abandon: lets the jobs' spans go, also in the middle of a run.
             observe: told of each job that has ended here.
             count: told of each stretch of work on a job.
         """
         self._manners = manners
+        self._abandon = abandon
         self._status = settings.runtime_dir / status.FILE_NAME
         self._version = transcriber.model.version
         keep_seconds = settings.jobs_keep_seconds
@@ -92,6 +99,8 @@ class Jobs:
     def leave(self) -> None:
         """Give up what is in hand at its next span, for another worker; end the streams of events."""
         self._runner.leave()
+        # At low priority a span may last as long as others keep the cores busy.
+        asyncio.get_running_loop().call_later(_LETTING_GO_SECONDS, self._abandon)
         self._desk.leave()
 
     @property

@@ -33,6 +33,7 @@ class Column(IntEnum):
     LEAVE = 8  # written by the master: this worker has been told to leave
     RUNNING = 9  # runs of the engine that are under way; the master takes back those of one that has ended
     SHORT_AT_WORK = 10  # requests of the short lane that hold a turn; taken back likewise
+    IN_BACKGROUND = 11  # runs of the engine for jobs; taken back likewise
 
 
 _WIDTH: Final = len(Column)

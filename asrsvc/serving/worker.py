@@ -338,6 +338,9 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             return False
         if self._jobs is not None and not self._jobs.idle:
             return False
+        # Its client may have gone; to leave in the middle of a run would be a crash.
+        if self.brief.row[Column.RUNNING] or self.brief.row[Column.IN_BACKGROUND]:
+            return False
         return not stopping or not any(len(lane) for lane in self.brief.lanes.values())
 
     # The heart, and signals.

@@ -51,6 +51,22 @@ class _Form:
     vocabulary_size: int
 
 
+class Stop:
+    """Ends runs early, from another thread: each at its next node, within milliseconds of its own time."""
+
+    def __init__(self) -> None:
+        self.options = onnxruntime.RunOptions()
+
+    @property
+    def is_set(self) -> bool:
+        """Whether `set` was called."""
+        return bool(self.options.terminate)
+
+    def set(self) -> None:
+        """End those that are under way, and those that are still to come."""
+        self.options.terminate = True
+
+
 class Engine:
     """Runs feature frames through the network. `run` may be called from several threads."""
 
@@ -72,7 +88,12 @@ class Engine:
         return cls(session, _check_graph(session, path))
 
     def run(
-        self, batch: Sequence[FloatArray], languages: Sequence[str], use_itn: Sequence[bool]
+        self,
+        batch: Sequence[FloatArray],
+        languages: Sequence[str],
+        use_itn: Sequence[bool],
+        *,
+        stop: Stop | None = None,
     ) -> list[Frames]:
         """Run some spans at once; one after the other, if the graph was made for one (a twin's is).
 
@@ -80,27 +101,34 @@ class Engine:
             batch: features, each of shape (T_i, 560), float32, T_i >= 1.
             languages: a name of `LANGUAGE_QUERIES` for each.
             use_itn: whether each is to be written with punctuation and digits.
+            stop: may end the run early.
 
         Returns:
             as many results as there are inputs, of 4 + T_i frames each; the first four are the answers
             to the queries, see `asrsvc.speech.text`.
 
         Raises:
-            InferenceFailed: ONNX Runtime refused, or gave another shape than the inputs ask for.
+            InferenceFailed: ONNX Runtime refused, was told to stop, or gave another shape than the inputs
+                ask for.
         """
         if not self._form.frames:
-            return [Frames.of_logits(logits) for logits in self.logits(batch, languages, use_itn)]
+            return [Frames.of_logits(logits) for logits in self.logits(batch, languages, use_itn, stop=stop)]
         asked = zip(batch, languages, use_itn, strict=True)
-        return [self._frames(features, language, use_itn=itn) for features, language, itn in asked]
+        return [self._frames(features, language, use_itn=itn, stop=stop) for features, language, itn in asked]
 
     def logits(
-        self, batch: Sequence[FloatArray], languages: Sequence[str], use_itn: Sequence[bool]
+        self,
+        batch: Sequence[FloatArray],
+        languages: Sequence[str],
+        use_itn: Sequence[bool],
+        *,
+        stop: Stop | None = None,
     ) -> list[FloatArray]:
         """As `run`, but all CTC logits, each of shape (4 + T_i, vocabulary), float32."""
         if not self._form.one:
-            return self._logits(batch, languages, use_itn)
+            return self._logits(batch, languages, use_itn, stop)
         asked = zip(batch, languages, use_itn, strict=True)
-        return [self._logits([features], [language], [itn])[0] for features, language, itn in asked]
+        return [self._logits([features], [language], [itn], stop)[0] for features, language, itn in asked]
 
     def warm_up(self) -> None:
         """Ask for each output once, on one frame of zeros: a load that fails should fail here.
@@ -115,14 +143,18 @@ class Engine:
             raise InferenceFailed("the engine gives numbers that are not finite")
 
     def _logits(
-        self, batch: Sequence[FloatArray], languages: Sequence[str], use_itn: Sequence[bool]
+        self,
+        batch: Sequence[FloatArray],
+        languages: Sequence[str],
+        use_itn: Sequence[bool],
+        stop: Stop | None,
     ) -> list[FloatArray]:
         feed = self._feed(batch, languages, use_itn)
         wanted = np.array([len(features) + QUERY_FRAMES for features in batch], dtype=np.int32)
         if self._form.one:
-            (logits,), out_lengths = self._ask((LOGITS,), feed), wanted
+            (logits,), out_lengths = self._ask((LOGITS,), feed, stop), wanted
         else:
-            logits, out_lengths = self._ask((LOGITS, OUT_LENGTHS), feed)
+            logits, out_lengths = self._ask((LOGITS, OUT_LENGTHS), feed, stop)
         shape = (len(batch), int(wanted.max()), self.vocabulary_size)
         if logits.shape != shape or not np.array_equal(out_lengths, wanted):
             raise InferenceFailed(
@@ -132,9 +164,9 @@ class Engine:
             )
         return [row[:length] for row, length in zip(logits, wanted.tolist(), strict=True)]
 
-    def _frames(self, features: FloatArray, language: str, *, use_itn: bool) -> Frames:
+    def _frames(self, features: FloatArray, language: str, *, use_itn: bool, stop: Stop | None) -> Frames:
         feed = self._feed([features], [language], [use_itn])
-        ids, best, places, sums, first = self._ask(FRAME_OUTPUTS, feed)
+        ids, best, places, sums, first = self._ask(FRAME_OUTPUTS, feed, stop)
         wanted = len(features) + QUERY_FRAMES
         if ids.shape != (wanted,) or best.shape != ids.shape or sums.shape != places.shape:
             raise InferenceFailed(
@@ -160,9 +192,12 @@ class Engine:
             del feed["speech_lengths"]
         return feed
 
-    def _ask(self, outputs: Sequence[str], feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    def _ask(
+        self, outputs: Sequence[str], feed: dict[str, NDArray[Any]], stop: Stop | None
+    ) -> list[NDArray[Any]]:
         try:
-            answer: list[NDArray[Any]] = self._session.run(outputs, feed)
+            options = stop.options if stop is not None else None
+            answer: list[NDArray[Any]] = self._session.run(outputs, feed, options)
         except Exception as error:  # ONNX Runtime raises classes of its own without a common base
             raise InferenceFailed(f"the engine failed: {first_line(error)}") from error
         return answer

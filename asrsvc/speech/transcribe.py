@@ -117,11 +117,24 @@ class Transcriber:
         options: Options,
         progress: Progress | None = None,
         cancelled: threading.Event | None = None,
+    ) -> Generator[Segment, None, None]:
+        """Transcribe a file, in order of time; arguments and errors are those of `hear`."""
+        with contextlib.closing(self.hear(descriptor, options, progress, cancelled)) as heard:
+            for segment in heard:
+                if segment is not None:
+                    yield segment
+
+    def hear(
+        self,
+        descriptor: int,
+        options: Options,
+        progress: Progress | None = None,
+        cancelled: threading.Event | None = None,
         *,
         resume_at: int = 0,
         keep_begun: bool = False,
-    ) -> Generator[Segment, None, None]:
-        """Transcribe a file span by span, in order of time.
+    ) -> Generator[Segment | None, None, None]:
+        """Transcribe a file span by span, in order of time: the segment of each, None if nothing is in it.
 
         Args:
             descriptor: of the file, open for reading and seekable.
@@ -155,7 +168,7 @@ class Transcriber:
         cancelled: threading.Event | None,
         *,
         keep_begun: bool,
-    ) -> Iterator[Segment]:
+    ) -> Iterator[Segment | None]:
         reported = time.monotonic()
         ahead: deque[_Asked] = deque()
         room = 0  # the first words come as soon as they can; from then on, all cores have work
@@ -163,17 +176,17 @@ class Transcriber:
             for asked in self._ask_all(spans, options, progress, cancelled):
                 ahead.append(asked)
                 while ahead and (len(ahead) > room or ahead[0].done()):
-                    yield from self._hear(ahead.popleft(), options, progress)
+                    yield self._segment_of(ahead.popleft(), options, progress)
                     room = self._batcher.width
                 if time.monotonic() - reported > _PROGRESS_EVERY_SECONDS:
                     reported = time.monotonic()
                     _report(asked.span, progress)
             while ahead:
-                yield from self._hear(ahead.popleft(), options, progress)
+                yield self._segment_of(ahead.popleft(), options, progress)
                 _check(cancelled)
         except Cancelled:
             while keep_begun and ahead and not ahead[0].cancel():
-                yield from self._hear(ahead.popleft(), options, progress)
+                yield self._segment_of(ahead.popleft(), options, progress)
             raise
         finally:
             for asked in ahead:
@@ -209,7 +222,7 @@ class Transcriber:
             )
             yield _Asked(span, features, promise)
 
-    def _hear(self, asked: _Asked, options: Options, progress: Progress) -> Iterator[Segment]:
+    def _segment_of(self, asked: _Asked, options: Options, progress: Progress) -> Segment | None:
         """The segment of a span, if there is anything in it; waits for the engine."""
         segment = None
         if asked.promise is not None and asked.features is not None:
@@ -219,8 +232,7 @@ class Transcriber:
                 reading = self._likeliest(asked.features, options, progress)
             segment = self._segment(asked.span, reading, options)
         progress.reached = asked.span.waveform.end
-        if segment is not None and (segment.text or segment.events):
-            yield segment
+        return segment if segment is not None and (segment.text or segment.events) else None
 
     def transcribe(
         self,

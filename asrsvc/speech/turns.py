@@ -1,11 +1,7 @@
-"""Who is next: each request has a line of its spans, and the requests take turns.
-
-Those that nobody waits for let the others go first.
-"""
+"""Who is next: each request has a line of its spans, and the requests take turns."""
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
@@ -50,11 +46,6 @@ class Turns(Generic[Item]):
             del self._lines[asker]
         return item
 
-    def first(self) -> Item | None:
-        """What `take` would give."""
-        asker = self._next()
-        return self._lines[asker][0] if asker is not None else None
-
     def drain(self) -> Iterator[Item]:
         """Take all out."""
         while (item := self.take()) is not None:
@@ -65,53 +56,3 @@ class Turns(Generic[Item]):
         waiting = iter(self._lines)
         first = next(waiting, None)
         return next(waiting, first) if first is not None and first == self._last else first
-
-
-class Precedence(Generic[Item]):
-    """Turns of those that somebody waits for, and turns of those in no hurry.
-
-    These have what is left by the others. Where nothing is left, one of them has a turn before whoever
-    came more than `patience` seconds after the last one had its own. Not to be used by two threads at
-    once.
-    """
-
-    def __init__(self, patience: float) -> None:
-        """Begin.
-
-        Args:
-            patience: of those in no hurry, seconds.
-        """
-        self._patience = patience
-        self._waited_for: Turns[tuple[float, Item]] = Turns()  # with the time when each came
-        self._in_no_hurry: Turns[Item] = Turns()
-        self._since = 0.0  # when one of those in no hurry had a turn, or the first of them came
-
-    def __len__(self) -> int:
-        """Items that wait, of both kinds."""
-        return len(self._waited_for) + len(self._in_no_hurry)
-
-    def put(self, asker: Hashable, item: Item, *, background: bool) -> None:
-        """Let an item wait, see `Turns.put`; one of the background is in no hurry."""
-        now = time.monotonic()
-        if not background:
-            self._waited_for.put(asker, (now, item))
-            return
-        if not self._in_no_hurry:
-            self._since = now
-        self._in_no_hurry.put(asker, item)
-
-    def take(self, fits: Callable[[Item], bool] = lambda _item: True) -> Item | None:
-        """The item whose turn it is; None if none waits, or if it does not fit."""
-        first = self._waited_for.first()
-        if self._in_no_hurry and (first is None or first[0] >= self._since + self._patience):
-            item = self._in_no_hurry.take(fits)
-            if item is not None:
-                self._since = time.monotonic()
-            return item
-        taken = self._waited_for.take(lambda entry: fits(entry[1]))
-        return taken[1] if taken is not None else None
-
-    def drain(self) -> Iterator[Item]:
-        """Take all out."""
-        while (item := self.take()) is not None:
-            yield item

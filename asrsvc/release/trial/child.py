@@ -19,7 +19,7 @@ from asrsvc.release.answering import Answer, main
 from asrsvc.release.versions import check_digests
 from asrsvc.speech.batch import Batcher
 from asrsvc.speech.decode import Limits, Recording
-from asrsvc.speech.engine import Engine
+from asrsvc.speech.engine import Engine, Stop
 from asrsvc.speech.ffmpeg import HelperPool
 from asrsvc.speech.frames import Frames
 from asrsvc.speech.model import Model
@@ -43,9 +43,14 @@ class _Finite(Engine):
         self.vocabulary_size = engine.vocabulary_size
 
     def run(
-        self, batch: Sequence[FloatArray], languages: Sequence[str], use_itn: Sequence[bool]
+        self,
+        batch: Sequence[FloatArray],
+        languages: Sequence[str],
+        use_itn: Sequence[bool],
+        *,
+        stop: Stop | None = None,
     ) -> list[Frames]:
-        results = self._engine.run(batch, languages, use_itn)
+        results = self._engine.run(batch, languages, use_itn, stop=stop)
         if not all(frames.finite for frames in results):
             raise InferenceFailed("the engine gives numbers that are not finite")
         return results
