@@ -131,15 +131,17 @@ class Engine:
         return [self._logits([features], [language], [itn], stop)[0] for features, language, itn in asked]
 
     def warm_up(self) -> None:
-        """Ask for each output once, on one frame of zeros: a load that fails should fail here.
+        """Run once, on one frame of zeros: a load that fails should fail here.
 
         Raises:
             InferenceFailed: as `run`, or the numbers are not finite.
         """
         silence = [np.zeros((1, FEATURE_SIZE), dtype=np.float32)]
-        (logits,) = self.logits(silence, ["auto"], [True])
-        (frames,) = self.run(silence, ["auto"], [True]) if self._form.frames else (Frames.of_logits(logits),)
-        if not (np.isfinite(logits).all() and frames.finite):
+        if self._form.frames:
+            finite = all(frames.finite for frames in self.run(silence, ["auto"], [True]))
+        else:
+            finite = all(np.isfinite(logits).all() for logits in self.logits(silence, ["auto"], [True]))
+        if not finite:
             raise InferenceFailed("the engine gives numbers that are not finite")
 
     def _logits(
