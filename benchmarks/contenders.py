@@ -22,7 +22,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from asrsvc.release.bake import Mode
-from asrsvc.speech.engine import Engine
+from asrsvc.speech.engine import Engine, Stop
 from asrsvc.speech.frames import Frames
 from benchmarks import weights
 
@@ -148,10 +148,15 @@ class _SpeakingEngine(Engine):
         self._engine = engine
 
     def run(
-        self, batch: Sequence[FloatArray], languages: Sequence[str], use_itn: Sequence[bool]
+        self,
+        batch: Sequence[FloatArray],
+        languages: Sequence[str],
+        use_itn: Sequence[bool],
+        *,
+        stop: Stop | None = None,
     ) -> list[Frames]:
         heard = []
-        for frames in self._engine.run(batch, languages, use_itn):
+        for frames in self._engine.run(batch, languages, use_itn, stop=stop):
             ids = frames.ids.copy()
             ids[0] = ENGLISH_TAG_ID
             heard.append(replace(frames, ids=ids))

@@ -135,6 +135,9 @@ def _start(loaded: Settings, environ: dict[str, str]) -> NoReturn:
     # recordings leave in it: workers grew from 107 to 115 MB over 9,000 requests. With two arenas one grew
     # by 1 MB over 3,500.
     environ.setdefault("MALLOC_ARENA_MAX", "2")
+    # Nothing here multiplies matrices in numpy. Its threads for that spin while it is imported: 0.14 of the
+    # 0.9 s of CPU time that a load took, and as much of the start of a process that decodes.
+    environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.chdir(configuration.parent)  # gunicorn adds the current folder to sys.path all the same
     # The script, not `-m gunicorn`: on SIGUSR2 gunicorn starts sys.argv[0] again, and as a script
     # its __main__.py would be a file among gunicorn's modules.

@@ -131,9 +131,6 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         folder, version = brief.path, brief.version
 
         def load() -> Loaded:
-            # Nothing here multiplies matrices in numpy, whose threads for that would compete with the load:
-            # 0.14 of its 0.9 s of CPU time, and as much for the process that decodes.
-            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
             # Not in the master; and the imports are a good part of a load.
             from asrsvc.serving import compose  # noqa: PLC0415
 

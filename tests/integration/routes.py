@@ -33,7 +33,7 @@ def application(folder: Path) -> Any:
         clients=ClientTable.create(tickets=10),
     )
     transcriber: Any = SimpleNamespace(model=SimpleNamespace(version="sensevoice-nano"))
-    transcribers = compose.Transcribers(transcriber, transcriber, Manners())
+    transcribers = compose.Transcribers(transcriber, transcriber, Manners(), abandon_jobs=lambda: None)
     app, _jobs = compose.load_app(brief, transcribers, lambda _status, _note: None, 0.0)
     return app
 
