@@ -447,6 +447,9 @@ def test_the_client_waits_as_it_is_told_and_tries_again(narrow: Service) -> None
             )
         assert caught.value.code == "over_capacity"
         assert caught.value.response.headers["retry-after"] == "1"
+        # The line comes after the answer.
+        own = caught.value.response.headers["x-request-id"]
+        wait_for("the line of that", lambda: any(line["request_id"] == own for line in refused()))
         before = len(refused())
         thread = threading.Thread(target=lambda: said.append(ask(narrow, max_retries=20)))
         thread.start()

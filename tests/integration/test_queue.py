@@ -126,13 +126,13 @@ def watch_drains(service: Service, found: dict[int, float], done: threading.Even
 
 
 @pytest.fixture(scope="module")
-def hour() -> bytes:
-    """An upload of an hour of speech, for the long lane."""
+def hours() -> bytes:
+    """An upload of two hours of speech, for the long lane: one hour may be heard in the time of a wait."""
     samples, rate = soundfile.read(CLIPS / "en_1.flac", dtype="float32")
     assert rate == 16_000
     slow = samples[::2]
     content = io.BytesIO()
-    soundfile.write(content, np.resize(slow, 3600 * 8000), 8000, format="WAV", subtype="PCM_U8")
+    soundfile.write(content, np.resize(slow, 2 * 3600 * 8000), 8000, format="WAV", subtype="PCM_U8")
     return upload(content.getvalue())
 
 
@@ -171,18 +171,19 @@ class Sender:
 class Saturation:
     """Hours of sound in each worker, and as many more as may wait."""
 
-    def __init__(self, service: Service, hour: bytes) -> None:
+    def __init__(self, service: Service, hours: bytes) -> None:
         self.service = service
         self.senders: list[Sender] = []
         workers = int(service.environ["ASR_WORKERS"])
         limit = int(service.environ["ASR_QUEUE_LIMIT"])
         # While a body arrives, its worker may begin another: how many are begun is not known before.
         for _ in range(10 * workers + limit):
-            self.senders.append(Sender(service.port, hour))
+            self.senders.append(Sender(service.port, hours))
             if self._refused(0.4):
                 break
         wait_for("all senders are begun or wait", lambda: len(self.waiting()) == limit, 10)
         self.begun = [sender for sender in self.senders if sender.sent and sender.reply is None]
+        assert len(self.begun) >= workers, "one of them is done already"
 
     def _refused(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
@@ -209,8 +210,8 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @pytest.fixture
-def saturated(crowded: Service, hour: bytes) -> Iterator[Saturation]:
-    made = Saturation(crowded, hour)
+def saturated(crowded: Service, hours: bytes) -> Iterator[Saturation]:
+    made = Saturation(crowded, hours)
     yield made
     made.end()
     wait_for("the queue is empty", lambda: crowded.transcribe("a.flac", GOOD).status_code == 200)
