@@ -498,6 +498,27 @@ def test_without_an_idle_core_nobody_helps_until_there_is_one(helped: Helped) ->
     assert cores.most == 2
 
 
+def test_a_span_counts_from_the_moment_at_which_it_is_taken(stack: ExitStack) -> None:
+    """A thread that loses its core just then leaves no idle one for the others to see."""
+    paused = threading.Event()
+
+    class Paused(Batcher):
+        def _run(self, *arguments: Any, **more: Any) -> None:
+            paused.wait(DEADLINE)
+            super()._run(*arguments, **more)
+
+    cores = CountedCores(2)
+    batcher = Paused(NotedEngine(), batch_size=1, queue_limit=20, helpers=3, cores=cores)  # type: ignore[arg-type]
+    stack.callback(batcher.close, DEADLINE)
+    promised = gather(batcher, "long", range(6))
+    eventually(lambda: cores.running == 2)
+    time.sleep(0.1)  # that many looks of the helpers
+    assert (cores.most, len(batcher)) == (2, 4)
+    paused.set()
+    assert [promise.result().frames.item() for promise in promised] == [*range(6)]
+    eventually(lambda: cores.running == 0)
+
+
 def test_whoever_helps_has_low_priority_and_whoever_works_for_jobs_the_lowest(helped: Helped) -> None:
     engine, cores, batcher = helped(1, 4)
     engine.gate.clear()

@@ -235,6 +235,8 @@ class Batcher:
                 if side.turns and (not helps or (side.first_is_busy and self._may_help(side))):
                     side.first_is_busy = side.first_is_busy or not helps
                     batch = self._take(side.turns)
+                    if self._cores is not None:  # here, so that whoever looks for an idle core next sees it
+                        self._cores.began(background=side.background)
                     self._changed.notify_all()
                     return batch
                 if self._closing and not side.turns:
@@ -256,13 +258,10 @@ class Batcher:
         return batch
 
     def _run(self, batch: list[_Job], side: _Side, *, low: bool) -> None:
-        live = [job for job in batch if job.future.set_running_or_notify_cancel()]
-        if not live:
-            return
-        if self._cores is not None:
-            self._cores.began(background=side.background)
         try:
-            self._answer(live, self._abandoned if side.background else None, low=low)
+            live = [job for job in batch if job.future.set_running_or_notify_cancel()]
+            if live:
+                self._answer(live, self._abandoned if side.background else None, low=low)
         finally:
             if self._cores is not None:
                 self._cores.ended(background=side.background)

@@ -131,8 +131,8 @@ def _baked(staging: Path, target: Path, version: Version, mode: Mode, limits: Ma
     question = {"do": "bake", "folder": str(version.path), "staging": str(staging), "int8": mode == "auto"}
     answer: dict[str, Any] = {}
     refused: str | None = None
-    # The deadline of the child itself comes a little later, so that this one is named.
-    child = Child(_MODULE, Limits(limits.memory_bytes, began + limits.seconds + 1))
+    # The deadline of the child itself comes later, so that this one is named.
+    child = Child(_MODULE, Limits(limits.memory_bytes, began + limits.seconds + 30))
     try:
         answer = child.ask(question, doing="while it was baked", seconds=limits.seconds)
     except ChildBroke as error:
