@@ -48,6 +48,7 @@ def do_no_good(question: dict[str, Any]) -> None:
         held = []
         while True:
             held.append(b"x" * 2**20)
+            time.sleep(0.002)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,16 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+# A machine that pauses says nothing of what is tested.
+settings.register_profile(
+    "asrsvc", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("asrsvc")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

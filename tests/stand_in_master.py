@@ -7,6 +7,7 @@ A roll takes as many turns of the loop as it has steps; the behaviour says how i
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import sys
@@ -18,7 +19,7 @@ from asrsvc.release.store import Store
 from asrsvc.serving import status as status_file
 from asrsvc.serving.status import Refused, Result, Roll, Status, VersionNumbers, WorkerStatus
 
-TURN_SECONDS = 0.15
+TURN_SECONDS = float(os.environ.get("STAND_IN_TURN_SECONDS", "0.15"))
 STEPS = ("first", "soak", "replace")
 
 

@@ -266,16 +266,19 @@ def test_history_and_prune_need_no_service(place: Place) -> None:
 
 
 def test_a_second_change_waits_and_says_for_whom(place: Place) -> None:
-    place.master("succeeds")
+    place.master("waits")
     tried(place.store, place.b)
-    first = place.start("activate", place.b.id, "--watch", "2")
+    first = place.start("activate", place.b.id, "--watch", "0")
     wait_for((place.store.root / "journal.jsonl").exists)
     second = place.start("rollback")
+    assert second.stderr is not None
+    told = second.stderr.readline()
+    assert f"waiting for process {first.pid} of " in told
+    assert f"for: activate {place.b.id}" in told
+    place.status_path.with_name("go").touch()
     out, err = second.communicate(timeout=60)
     assert second.returncode == 0, err
-    assert f"waiting for process {first.pid} of " in err
-    assert f"for: activate {place.b.id}" in err
-    assert first.wait(10) == 0
+    assert first.wait(60) == 0
     assert out.startswith(f"{place.a.id} serves")
     entries = Journal(place.store.root).entries()
     assert [(e.command, e.result) for e in entries] == [("activate", "succeeded"), ("rollback", "succeeded")]

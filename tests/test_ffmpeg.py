@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import signal
@@ -59,6 +60,12 @@ def children() -> list[psutil.Process]:
 
 def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_garbage_of_others() -> None:
+    """What other modules left would be closed at any time, and these tests count descriptors."""
+    gc.collect()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from hub import Hub, model_files, packed, running_hub, wait_until
+from hub import Hub, model_files, packed, running_hub, size_of, wait_until
 from stores import add, point, served
 
 from asrsvc.release.store import Store
@@ -216,7 +216,7 @@ def test_an_interrupted_pull_says_that_it_can_go_on(tool: Tool, hub: Hub) -> Non
     hub.fail("storage", cut=100, hold=threading.Event(), times=1)
     process = tool.start("pull", "modelscope:org/model", ASR_MODELSCOPE_ENDPOINT=hub.url)
     parts = "staging/*/parts/*.part"
-    wait_until(lambda: 100 in [path.stat().st_size for path in tool.store.root.glob(parts)])
+    wait_until(lambda: 100 in [size_of(path) for path in tool.store.root.glob(parts)])
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
@@ -230,7 +230,7 @@ def test_an_interrupted_pull_says_that_it_can_go_on(tool: Tool, hub: Hub) -> Non
 
 def test_a_terminal_gets_a_bar(tool: Tool, hub: Hub) -> None:
     hub.repositories["org/model"] = model_files(size=4200)
-    hub.fail("storage", trickle=0.01, cut=60, times=1)  # long enough for a bar
+    hub.fail("storage", trickle=0.01, cut=300, times=1)  # long enough for a bar
     main, other = pty.openpty()
     command = [sys.executable, "-P", "-m", "asrsvc.release.cli", "pull", "hf:org/model"]
     with subprocess.Popen(

@@ -28,7 +28,7 @@ from asrsvc.speech.types import Segment, Token, Word
 CHECKOUT = Path(__file__).resolve().parent.parent
 LIMITS = Limits(running=4, kept=200, kept_of_client=100, bytes=2**30, keep_seconds=3600, deaths=3)
 OPTIONS = Options(language="yue", use_itn=False, words=True, tokens=True)
-DEADLINE = 30.0
+DEADLINE = 100.0
 
 
 def segment(start: float) -> Segment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
@@ -27,6 +28,12 @@ def close(lane: Lane) -> None:
         waiting.connection.close()
     lane._entrance.close()
     lane._exit.close()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_garbage_of_others() -> None:
+    """What other modules left would be closed at any time, and these tests count descriptors."""
+    gc.collect()
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def test_a_manager_that_does_not_read_holds_nobody_up(manager: tuple[socket.sock
     notifier = Notifier({"NOTIFY_SOCKET": name})
     began = time.monotonic()
     while notifier.watchdog():
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 50
     listener.recv(4096)
     assert notifier.watchdog()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub import COMMIT, Hub, model_files, packed, raw_server, running_hub, wait_until
+from hub import COMMIT, Hub, model_files, packed, raw_server, running_hub, size_of, wait_until
 
 from asrsvc.errors import (
     AsrError,
@@ -71,7 +71,7 @@ def is_whole(store: Store, version: Version, files: dict[str, bytes]) -> None:
 
 
 def kept_bytes(store: Store) -> int:
-    return sum(path.stat().st_size for path in store.root.glob("staging/*/parts/*.part"))
+    return sum(size_of(path) for path in store.root.glob("staging/*/parts/*.part"))
 
 
 def nothing_is_visible(store: Store) -> None:
@@ -314,7 +314,8 @@ def test_a_failure_is_told_and_leaves_nothing_half_done(store: Store, hub: Hub, 
     if where == "again":
         hub.fail("storage", **how)
     hub.fail(where, **how)
-    quick = replace(LIMITS, idle_seconds=0.3, seconds=3 if name == "trickle" else 30, list_bytes=1 << 16)
+    idle, whole = 0.3 if name == "silent" else 10, 3 if name == "trickle" else 30
+    quick = replace(LIMITS, idle_seconds=idle, seconds=whole, list_bytes=1 << 16)
     if name == "list is deep":
         quick = replace(quick, list_bytes=1 << 20)
     began = time.monotonic()
@@ -806,7 +807,10 @@ def test_a_pull_leaves_the_lock_to_others_while_it_downloads(store: Store, hub: 
     held = threading.Event()
     hub.fail(LARGE, cut=100, hold=held, times=1)
     results: list[Version] = []
-    thread = threading.Thread(target=lambda: results.append(get(Store(store.root), hub, SOURCES[0])))
+    patient = replace(LIMITS, idle_seconds=60)
+    thread = threading.Thread(
+        target=lambda: results.append(get(Store(store.root), hub, SOURCES[0], limits=patient))
+    )
     thread.start()
     wait_until(lambda: kept_bytes(store) == 100)
     with store.lock(timeout=1):

@@ -217,7 +217,7 @@ def test_one_change_at_a_time_and_the_holder_is_named(store: Store, source: Path
         began = time.monotonic()
         with pytest.raises(StoreError, match=f"process {process.pid}"), store.lock(timeout=0.2):
             pass
-        assert 0.2 <= time.monotonic() - began < 5
+        assert 0.2 <= time.monotonic() - began < 50
     store.add_folder(source, "nano")  # the lock went with its holder
 
 

@@ -47,10 +47,11 @@ class Place:
     def status_path(self) -> Path:
         return self.runtime / "status.json"
 
-    def master(self, behaviour: str) -> subprocess.Popen[bytes]:
+    def master(self, behaviour: str, turn_seconds: float = 0.15) -> subprocess.Popen[bytes]:
+        """Start one whose rolls take a step each so many seconds."""
         command = [sys.executable, STAND_IN, self.runtime, self.store.root, behaviour, self.a.id]
-        environ = {**self.environ, "PYTHONPATH": str(self.checkout)}
-        process = subprocess.Popen(command, env=environ)
+        more = {"PYTHONPATH": str(self.checkout), "STAND_IN_TURN_SECONDS": str(turn_seconds)}
+        process = subprocess.Popen(command, env={**self.environ, **more})
         self.masters.append(process)
         wait_for(lambda: self.status_path.exists() and self.status().master.pid == process.pid)
         return process
@@ -71,7 +72,7 @@ class Place:
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -97,7 +98,7 @@ def failed(done: subprocess.CompletedProcess[str], code: int, what: str, serving
 
 
 def test_a_reload_prints_each_step_once_and_ends_when_the_new_version_serves(place: Place) -> None:
-    place.master("succeeds")
+    place.master("succeeds", turn_seconds=1.5)  # long enough for each to be seen
     place.store.set_next(place.b)
     done = place.run("reload")
     assert done.returncode == 0, done.stderr
@@ -127,7 +128,7 @@ def test_a_second_reload_does_not_take_the_first_for_its_own(place: Place) -> No
 
 
 def test_a_roll_that_fails_is_told_with_the_workers_own_words(place: Place) -> None:
-    place.master("fails")
+    place.master("fails", turn_seconds=1.5)
     place.store.set_next(place.b)
     done = place.run("reload")
     failed(done, 12, r"roll 1 .* failed: worker 7 said: NaN", rf"{place.a.id} \(1 of 1", "swap-model status")
@@ -169,8 +170,8 @@ def test_a_wrong_setting_that_the_tool_needs_is_told(place: Place) -> None:
 
 def test_the_time_to_wait_ends_and_the_roll_goes_on(place: Place) -> None:
     master = place.master("never ends")
-    done = place.run("reload", "--timeout", "0.5")
-    failed(done, 14, "did not end within 0.5 s", rf"{place.a.id} .*rolling", "swap-model abort")
+    done = place.run("reload", "--timeout", "3")
+    failed(done, 14, "did not end within 3 s", rf"{place.a.id} .*rolling", "swap-model abort")
     assert master.poll() is None
     assert place.status().rolling
 
