@@ -142,7 +142,7 @@ class Operations:
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.json"
 
-    def _load(self, path: Path) -> Operation | None:
+    def _load(self, path: Path, *, again: bool = True) -> Operation | None:
         try:
             content = json.loads(path.read_bytes())
             found = Operation(**{**content, "command": tuple(content["command"])})
@@ -150,7 +150,10 @@ class Operations:
             return None
         late = time.time() - _modified(path) > _BEGIN_SECONDS
         gone = start_ticks(found.pid) != found.start_ticks if found.pid else late
-        return replace(found, state="lost") if found.state == "running" and gone else found
+        if found.state == "running" and gone:
+            # It may have ended between the two looks.
+            return self._load(path, again=False) if again else replace(found, state="lost")
+        return found
 
 
 def save(folder: Path, operation: Operation) -> None:
