@@ -92,6 +92,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         self._leaving = asyncio.Event()
         self._orphaned = False
         self._worn = False
+        self._loaded = False
         self._maker: Maker | None = None
         self._state = ServerState()
         self._connecting: set[asyncio.Task[Any]] = set()
@@ -125,6 +126,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             self._title("no model")
             reason = " ".join(brief.problems) or "no model can be loaded"
             app = compose.load_apology(brief, reason)
+            self._loaded = True
             return app if self._say_ready(Line("ready")) else None
         self._title(f"{brief.version} loading")
         started = time.monotonic()
@@ -159,6 +161,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             return None
         seconds = time.monotonic() - started
         self._title(f"{version} ready")
+        self._loaded = True
         log.info(
             "worker ready",
             extra={
@@ -386,9 +389,9 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             signal.signal(number, signal.SIG_IGN)
 
     def _told_to_leave(self) -> None:
-        if not hasattr(self, "_acceptor"):
-            os._exit(0)  # it loads: nothing is in hand, and a thread cannot be stopped
-        self._leaving.set()
+        if not self._loaded:
+            os._exit(0)  # nothing is in hand, and a thread cannot be stopped
+        self._leaving.set()  # also of one that does not accept yet: it may be the last, and others wait
 
     def _title(self, text: str) -> None:
         with suppress(OSError):
