@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -184,6 +186,21 @@ def test_the_length_by_the_header_is_known_while_the_rest_is_decoded(
         next(segments)
         assert progress.declared_seconds == pytest.approx(soundfile.info(four_clips).duration)
         list(segments)
+
+
+def test_long_work_leaves_lines_of_progress(
+    transcriber: Transcriber,
+    four_clips: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("asrsvc.speech.transcribe._PROGRESS_EVERY_SECONDS", 0.0)
+    transcribe(transcriber, four_clips)
+    told = re.findall(r"at (\d+) s of the recording, (\d+) spans", caplog.text)
+    assert len(told) == 4
+    seconds, spans = ([int(number) for number in column] for column in zip(*told, strict=True))
+    assert (seconds, spans) == (sorted(seconds), sorted(spans))
 
 
 def test_a_long_recording_is_what_its_clips_are(transcriber: Transcriber, four_clips: Path) -> None:

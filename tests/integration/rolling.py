@@ -44,6 +44,7 @@ class Operated(Service):
             # What is looked for are lost requests, not how many a busy machine can take.
             "ASR_QUEUE_LIMIT": "1000",
             "ASR_SOAK_MAX_SLOWDOWN": "20",
+            "ASR_BODY_IDLE_TIMEOUT": "120",
         }
         super().__init__(folder, **{**usual, **settings})
         self.store = Store(folder / "store")

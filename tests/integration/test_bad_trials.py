@@ -22,8 +22,8 @@ from asrsvc.release.trial import Trial, TrialOptions, run_trial
 from asrsvc.release.trial import run as story
 from asrsvc.release.trial.subject import Subject
 
-LOAD_SECONDS = 20.0
-HANG_SECONDS = 3.0
+LOAD_SECONDS = 40.0
+HANG_SECONDS = 6.0
 MEMORY = 600 * 2**20
 
 SAYS = {
@@ -99,7 +99,7 @@ def test_a_bad_model_fails_its_trial_and_says_why(
     began = time.monotonic()
     limit = HANG_SECONDS if name == "endless" else LOAD_SECONDS
     trial = tried(store, bad, good, load_timeout=limit, said=[])
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 100
     check_failed(store, bad, trial)
     assert re.search(SAYS[name], trial.reason), trial.reason
 
@@ -132,7 +132,8 @@ def test_a_model_that_takes_its_process_along_while_it_loads(
     def kill() -> None:
         (child,) = set(psutil.Process().children()) - before
         # Once it loads, and before it would be stopped.
-        wait_for("the load", lambda: child.cpu_times().user > 1.0, 20)
+        before_it = child.cpu_times().user
+        wait_for("the load", lambda: child.cpu_times().user > before_it + 1.0, 30)
         os.kill(child.pid, number)
 
     killer = threading.Thread(target=kill)
@@ -175,10 +176,10 @@ def test_a_trial_ends_at_its_deadline_whatever_it_waits_for(
     folder = copy_of_nano(tmp_path / "endless")
     MAKERS["endless"](folder)
     bad = store.add_folder(folder, "endless")
-    options = TrialOptions(load_timeout=LOAD_SECONDS, timeout=5, reference=False)
+    options = TrialOptions(load_timeout=LOAD_SECONDS, timeout=10, reference=False)
     began = time.monotonic()
     trial = run_trial(store, bad, baseline=good, options=options, progress=lambda _: None)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 40
     check_failed(store, bad, trial)
     assert trial.reason == "The time for the whole trial was over while it loaded."
 

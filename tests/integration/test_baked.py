@@ -52,7 +52,9 @@ def test_once_there_is_a_twin_new_workers_map_it_and_say_the_same(service: Opera
         flow.wait_answered(10)
         report = flow.end()
     assert not report.failures(), report.summary()
-    now = service.wait_whole(service.good)
+    now = service.wait_status(
+        "no old worker", lambda now: now if all_baked(now) and len(now.workers) == now.wanted else None
+    )
     weights = str(find(service.store.root, service.good.id, "auto").path / BAKED_WEIGHTS_FILE)
     for worker in now.workers:
         assert worker.baked

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +72,12 @@ def test_to_and_fro_under_load_loses_nothing(service: Operated) -> None:
     ]
     steps = service.log()
     assert f"to {good.id}: soak" not in steps  # what has served is not to soak beside what is wrong
-    numbers = {n.version: n.requests for n in service.status.numbers}
     answered = sum(record.version == other.id for record in report.records)
-    assert numbers[other.id] == answered
+    service.wait_status(
+        f"{answered} counted",
+        lambda now: {n.version: n.requests for n in now.numbers}.get(other.id) == answered,
+        10,
+    )
 
 
 @pytest.mark.timeout(300)
@@ -104,7 +110,8 @@ def test_a_version_whose_worker_dies_in_the_watch_is_taken_back(service: Operate
     process = service.tool("activate", other.id, "--watch", "60", "--json")
     service.wait_whole(other)
     time.sleep(0.5)  # any moment of the watch
-    service.workers()[0].kill()
+    worker = next(w for w in service.status.workers if (w.version, w.state) == (other.id, "ready"))
+    os.kill(worker.pid, signal.SIGKILL)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 43, err.decode()
     found = json.loads(out)
@@ -242,7 +249,10 @@ def test_an_operation_has_none_of_the_services_descriptors_and_signals(service: 
     content = service.folder / "run" / "operations" / f"{operation}.json"
     pid = wait_for("its process", lambda: json.loads(content.read_text())["pid"])
     process = psutil.Process(pid)
-    targets = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    targets = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            targets.append(str(link.readlink()))
     assert not [target for target in targets if "memfd" in target or "pipe" in target], targets
     listeners = [c for c in process.net_connections("all") if c.status == "LISTEN"]
     assert listeners == []

@@ -127,14 +127,17 @@ class Box:
         for unit in ("asr.service", "asr.socket", "asr-ops.socket"):
             self.run("cp", f"/opt/asr/systemd/{unit}", "/etc/systemd/system/")
         # What has waited at the listener during a restart comes into the queue all at once.
-        settings = "ASR_WORKERS=2\nASR_THREADS=1\nASR_SOAK_SECONDS=1\nASR_QUEUE_LIMIT=250\n"
+        settings = (
+            "ASR_WORKERS=2\nASR_THREADS=1\nASR_SOAK_SECONDS=1\nASR_QUEUE_LIMIT=250\n"
+            "ASR_BODY_IDLE_TIMEOUT=120\n"
+        )
         self.write("/etc/asr/asr.conf", f"ASR_BIND=127.0.0.1:{self.port}\n{settings}")
         drop_ins = "/etc/systemd/system"
         self.write(
             f"{drop_ins}/asr.service.d/test.conf",
             "[Service]\nEnvironment=PYTHONPATH=/opt/asr PYTHONDONTWRITEBYTECODE=1\n"
             # A master that does not ping would not outlive a test.
-            "WatchdogSec=6\nTimeoutAbortSec=5\n",
+            "WatchdogSec=10\nTimeoutAbortSec=8\n",
         )
         self.write(
             f"{drop_ins}/asr.socket.d/test.conf",
