@@ -735,8 +735,13 @@ def test_one_that_has_something_in_hand_lets_an_idle_one_go_first(run: Run) -> N
             busy.put(LONG)
             await until(lambda: len(busy.taken) == 1)
             idle: list[Place] = []
+            # The same lanes by descriptors of its own, as another process has them: a loop watches each once.
+            lanes = {
+                name: Lane.inherit(tuple(os.dup(number) for number in lane.descriptors()), 10)  # type: ignore[arg-type]
+                for name, lane in busy.lanes.items()
+            }
             other = Places(
-                busy.lanes,
+                lanes,
                 serve=lambda connection, state: (connection.close(), idle.append(state["place"])),
                 patience=60,
                 longest_wait=600,
@@ -752,6 +757,9 @@ def test_one_that_has_something_in_hand_lets_an_idle_one_go_first(run: Run) -> N
                         place.release()
             finally:
                 other.stop()
+                for lane in lanes.values():
+                    lane._entrance.close()
+                    lane._exit.close()
             # Where both are woken at once, the busy one waits: all went to the idle one.
             assert len(idle) == 10
 
