@@ -25,7 +25,7 @@ from asrsvc.speech.types import LANGUAGES, FloatArray
 
 CLIPS = sorted((Path(__file__).resolve().parent / "data" / "clips").glob("*.flac"))
 PUBLISHED = Engine.load(NANO, threads=1)
-VOCABULARY = Vocabulary(next(NANO.glob("*.bpe.model")), PUBLISHED.vocabulary_size)
+VOCABULARY = Vocabulary(next(NANO.glob("*.bpe.model")))
 
 
 @pytest.fixture(scope="module")

@@ -92,7 +92,12 @@ def test_the_master_imports_settings_and_serving_alone() -> None:
             assert right, f"gunicorn.conf.py must not import {name}"
 
 
-WORKER_ONLY = {"asrsvc.serving.compose", "asrsvc.serving.jobs", "asrsvc.serving.warmup"}
+WORKER_ONLY = {
+    "asrsvc.serving.compose",
+    "asrsvc.serving.jobs",
+    "asrsvc.serving.loading",
+    "asrsvc.serving.warmup",
+}
 
 
 def test_what_the_master_imports_is_light() -> None:

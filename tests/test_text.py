@@ -19,7 +19,7 @@ MODEL = Path(__file__).resolve().parents[1] / "asrsvc" / "models" / "sensevoice-
 BPE = next(MODEL.glob("*.bpe.model"))
 PROCESSOR = sentencepiece.SentencePieceProcessor(model_file=str(BPE))
 SIZE = PROCESSOR.get_piece_size()
-VOCABULARY = Vocabulary(BPE, SIZE)
+VOCABULARY = Vocabulary(BPE)
 
 ZH, EN, NOSPEECH, UNKNOWN, SPEECH, BGM, WITHITN = (
     PROCESSOR.piece_to_id(f"<|{name}|>")
@@ -96,13 +96,13 @@ def test_numbers_that_are_not_finite_are_an_error(value: float) -> None:
 
 def test_a_vocabulary_of_another_size_is_refused_by_name() -> None:
     with pytest.raises(ModelError, match=r"bpe\.model: has 1307 pieces; the network has 25055"):
-        Vocabulary(BPE, 25055)
+        Vocabulary(BPE).check_size(25055)
 
 
 def test_a_file_that_is_no_vocabulary_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "x.bpe.model"
     path.write_bytes(b"nothing of the kind")
     with pytest.raises(ModelError, match=r"x\.bpe\.model: cannot be read"):
-        Vocabulary(path, 10)
+        Vocabulary(path)
     with pytest.raises(ModelError, match="cannot be read"):
-        Vocabulary(tmp_path / "none", 10)
+        Vocabulary(tmp_path / "none")

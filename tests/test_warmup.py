@@ -11,7 +11,8 @@ from asrsvc import settings
 from asrsvc.errors import ModelError
 from asrsvc.release.embedded import ensure_embedded
 from asrsvc.release.store import Store, Version
-from asrsvc.serving import compose
+from asrsvc.serving import loading
+from asrsvc.serving.twin import look
 from asrsvc.serving.warmup import Expected, check, expected
 from asrsvc.speech.sample import Heard
 
@@ -94,10 +95,17 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Version]:
     return store, ensure_embedded(store)
 
 
-def load(stored: tuple[Store, Version], *, tried: bool = True) -> compose.Loaded:
+def load(stored: tuple[Store, Version], *, tried: bool = True) -> loading.Loaded:
     store, version = stored
     found = settings.load({}, {"ASR_STORE": str(store.root), "ASR_WORKERS": "1", "ASR_THREADS": "1"})
-    return compose.load(version.path, version=version.id, tried=tried, reference_cost=None, settings=found)
+    return loading.load(
+        version.path,
+        lambda: look(version.path, version.id, found),
+        version=version.id,
+        tried=tried,
+        reference_cost=None,
+        settings=found,
+    )
 
 
 def test_a_worker_loads_what_said_the_same_in_its_trial_and_no_other(

@@ -2,42 +2,34 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from starlette.datastructures import Headers
 
-from asrsvc.errors import AsrError, InferenceFailed, ModelError, NotFound, StoreError
+from asrsvc.errors import AsrError, NotFound, StoreError
 from asrsvc.jobs.manners import Manners
-from asrsvc.release.bake import Found, find
+from asrsvc.release.bake import Found
 from asrsvc.release.card import read_card
 from asrsvc.release.catalogue import catalogue
-from asrsvc.release.manifest import MODEL_FILE, read_manifest
 from asrsvc.release.store import Store
-from asrsvc.release.versions import check_digests
 from asrsvc.serving import status
 from asrsvc.serving.accept import Head
 from asrsvc.serving.brief import Brief
 from asrsvc.serving.cores import SharedCores
 from asrsvc.serving.jobs import PATIENCE_SECONDS, Jobs, most_here
 from asrsvc.serving.lanes import LaneName
+from asrsvc.serving.loading import Loaded
 from asrsvc.serving.metric_folder import metric_folder
 from asrsvc.serving.operations import Operation, Operations
 from asrsvc.serving.scoreboard import Row
-from asrsvc.serving.twin import described
-from asrsvc.serving.warmup import Expected, check, expected, has_served
 from asrsvc.settings import Settings, is_public
 from asrsvc.speech.batch import Batcher
 from asrsvc.speech.decode import Limits
 from asrsvc.speech.ffmpeg import HelperPool
-from asrsvc.speech.model import Model
-from asrsvc.speech.sample import Heard, engine_key, hear
-from asrsvc.speech.segment import Segmenter
 from asrsvc.speech.transcribe import Transcriber
 from asrsvc.web.access import Access, Admission, Asked, Rules
 from asrsvc.web.admin import Admin
@@ -54,19 +46,6 @@ from asrsvc.web.meter import Meter
 from asrsvc.web.metric_files import MetricFiles
 from asrsvc.web.metrics import Metrics, Sources
 from asrsvc.web.upload import check_head, declared_length
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """What a load makes: all that costs much time."""
-
-    model: Model
-    segmenter: Segmenter
-    findings: Heard
-    twin: Found | None
-    """the faster twin of the version, whether it is served or not; None: none was looked for"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,70 +69,12 @@ _SHORT_BYTES: Final = 8 * 2**20
 """an upload that declares no more waits in the short lane: 4 minutes of 16-bit WAV at 16 kHz"""
 
 
-def load(
-    folder: Path, *, version: str, tried: bool, reference_cost: float | None, settings: Settings
-) -> Loaded:
-    """Load a version and look at what it says.
-
-    Args:
-        folder: of the version.
-        version: its id.
-        tried: whether text and speed are compared.
-        reference_cost: see `warmup.check`.
-        settings: in force.
-
-    Raises:
-        StoreError: its files are not those that were stored.
-        ModelError: it cannot be loaded, or says wrong things.
-        InferenceFailed: it loads and does not run.
-    """
-    threads, device = settings.thread_count(), settings.device
-    model, digests, twin = _open(folder, version, settings)
-    trial: Expected | None = None
-    if tried:
-        trial = expected(settings.store, version, digests, engine_key(threads=threads, device=device))
-    # What says here what it said in its trial, and has served since, need not say it all again.
-    known = (trial is not None or not tried) and has_served(settings.store, version)
-    findings = hear(model, briefly=known)
-    if tried:
-        check(findings, reference_cost, trial)
-    return Loaded(model, Segmenter(), findings, twin)
-
-
-def _open(folder: Path, version: str, settings: Settings) -> tuple[Model, dict[str, str], Found | None]:
-    """The model by its twin, if that is as it was made, else by the published file; SHA-256 by file name."""
-
-    def opened(baked: Path | None) -> Model:
-        threads, device = settings.thread_count(), settings.device
-        return Model.load(folder, version=version, threads=threads, device=device, baked=baked)
-
-    mode = settings.bake_mode()
-    if mode == "off":
-        digests = check_digests(folder)
-        return opened(None), digests, None
-    manifest = read_manifest(folder)
-    known = manifest.files.get(MODEL_FILE) if manifest else None
-    # A version that was stored by hand has no digest but that of what is there now.
-    source = known.sha256 if known else check_digests(folder)[MODEL_FILE]
-    twin = find(settings.store, version, mode, source)
-    if twin.usable is not None:
-        try:
-            # The twin proves the published file, which is not opened.
-            digests = check_digests(folder, unread=[MODEL_FILE])
-            return opened(twin.usable), digests, twin
-        except (ModelError, InferenceFailed) as error:
-            twin = replace(twin, state="damaged", problem=error.message)
-    log.warning("%s", described(twin, version, folder), extra={"version": version})
-    digests = check_digests(folder)
-    return opened(None), digests, twin
-
-
 def assemble(settings: Settings, loaded: Loaded, row: Row) -> Transcribers:
     """Everything around a loaded model; the threads and processes that it starts keep its priority.
 
     Args:
         settings: in force.
-        loaded: see `load`.
+        loaded: see `loading.load`.
         row: the worker's own numbers.
     """
     decoders = HelperPool(
@@ -215,7 +136,7 @@ def load_app(
         transcribers: see `assemble`.
         observe: told of each request and job that has ended.
         load_seconds: that it took.
-        twin: see `Loaded`.
+        twin: see `loading.Loaded`.
     """
     settings, version = brief.settings, transcribers.requests.model.version
     counting = _counting(brief, load_seconds, twin)

@@ -1,6 +1,7 @@
-"""The faster twin of what a worker serves: made in the background where it was missing or damaged.
+"""The faster twin of what a worker serves: looked at first, and made in the background where it is missing.
 
-The worker serves the published file meanwhile, and asks to be replaced when the twin is there.
+The worker serves the published file meanwhile, and asks to be replaced when the twin is there. What is
+imported here needs little: the bytes of a twin are looked at while the rest is imported.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from asrsvc.errors import AsrError, BakeFailed
-from asrsvc.release.bake import Found, MakeLimits, make_if_missing
-from asrsvc.release.manifest import MODEL_FILE
-from asrsvc.release.versions import Version
+from asrsvc.release.bake import Found, MakeLimits, find, make_if_missing
+from asrsvc.release.manifest import MODEL_FILE, read_manifest
+from asrsvc.release.versions import Version, check_digests
 from asrsvc.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -27,6 +30,40 @@ _SETTLED_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 5.0
 _GIVE_UP_SECONDS: Final = 3600.0
 _NICENESS: Final = 9  # the child adds ten
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What the files of a version are."""
+
+    twin: Found | None
+    """its faster twin on this host, every byte of it looked at; None: none was looked for"""
+    digests: Mapping[str, str]
+    """SHA-256 (hex digits) of each file that the model is made of, by file name"""
+
+
+def look(folder: Path, version: str, settings: Settings) -> Looked:
+    """Read all files that a load will open, and see whether they are what they should be.
+
+    Args:
+        folder: of the version.
+        version: its id.
+        settings: in force.
+
+    Raises:
+        StoreError: its files are not those that were stored.
+    """
+    mode = settings.bake_mode()
+    if mode == "off":
+        return Looked(None, check_digests(folder))
+    manifest = read_manifest(folder)
+    known = manifest.files.get(MODEL_FILE) if manifest else None
+    # A version that was stored by hand has no digest but that of what is there now.
+    source = known.sha256 if known else check_digests(folder)[MODEL_FILE]
+    twin = find(settings.store, version, mode, source)
+    # A good twin proves the published file, which is not opened.
+    unread = [MODEL_FILE] if twin.usable is not None else []
+    return Looked(twin, check_digests(folder, unread=unread))
 
 
 class Maker:

@@ -6,6 +6,8 @@ The master imports this module for the class; what is heavy is imported in the w
 from __future__ import annotations
 
 import asyncio
+import gc
+import importlib
 import logging
 import os
 import resource
@@ -14,9 +16,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from email.utils import formatdate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -36,8 +38,8 @@ from asrsvc.serving.scoreboard import Column
 
 if TYPE_CHECKING:
     from asrsvc.release.bake import Found
-    from asrsvc.serving.compose import Loaded
     from asrsvc.serving.jobs import Jobs
+    from asrsvc.serving.loading import Loaded
     from asrsvc.serving.twin import Maker
     from asrsvc.web.app import Envelope
 
@@ -100,7 +102,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         self._install_signals()
         beat = asyncio.ensure_future(self._beat())
         try:
-            app = await self._load()
+            with _all_kept():
+                app = await self._load()
             if app is None:
                 return COULD_NOT_LOAD
             self.config.app = app
@@ -133,16 +136,23 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         folder, version = brief.path, brief.version
 
         def load() -> Loaded:
-            # Not in the master; and the imports are a good part of a load.
-            from asrsvc.serving import compose  # noqa: PLC0415
+            # The digests of large files and ONNX Runtime leave Python's lock to the imports, which are a
+            # good part of a load, and which the master does without.
+            with ThreadPoolExecutor(2, "asr-load-aside") as aside:
+                from asrsvc.serving.twin import look  # noqa: PLC0415
 
-            return compose.load(
-                folder,
-                version=version,
-                tried=brief.tried,
-                reference_cost=brief.reference_cost,
-                settings=brief.settings,
-            )
+                looked = aside.submit(look, folder, version, brief.settings)
+                from asrsvc.serving import loading  # noqa: PLC0415
+
+                aside.submit(importlib.import_module, "asrsvc.serving.compose")
+                return loading.load(
+                    folder,
+                    looked.result,
+                    version=version,
+                    tried=brief.tried,
+                    reference_cost=brief.reference_cost,
+                    settings=brief.settings,
+                )
 
         try:
             loaded = await asyncio.wrap_future(_in_niced_thread(load, brief.settings.thread_count()))
@@ -411,6 +421,17 @@ def _anonymous_mebibytes() -> int:
         if line.startswith("Anonymous:"):
             return int(line.split()[1]) // 1024
     return 0
+
+
+@contextmanager
+def _all_kept() -> Iterator[None]:
+    """What is made here stays as long as the process: the garbage collector need never look at it again."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _in_niced_thread(work: Callable[[], Any], threads: int) -> Future[Any]:

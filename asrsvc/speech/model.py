@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -43,7 +44,14 @@ class Model:
 
     @classmethod
     def load(
-        cls, folder: Path, *, version: str, threads: int, device: str = "cpu", baked: Path | None = None
+        cls,
+        folder: Path,
+        *,
+        version: str,
+        threads: int,
+        device: str = "cpu",
+        baked: Path | None = None,
+        run: bool = True,
     ) -> Model:
         """Open a folder of the published layout and run it once.
 
@@ -53,6 +61,7 @@ class Model:
             threads: intra-op threads of the engine.
             device: see `open_session`.
             baked: folder of the version's faster twin; None: the published file is opened.
+            run: False for who lets it hear something at once.
 
         Raises:
             ModelError: a file is missing or damaged or does not fit the others; the message names it.
@@ -60,10 +69,15 @@ class Model:
         """
         max_span_seconds = _read_config(folder / "config.yaml")
         extractor = FbankExtractor(folder / "am.mvn")
-        engine = Engine.load(folder, threads=threads, device=device, baked=baked)
-        vocabulary = Vocabulary(_bpe_model(folder), engine.vocabulary_size)
+        with ThreadPoolExecutor(1, "asr-open") as aside:
+            # ONNX Runtime does not hold Python's lock.
+            opening = aside.submit(Engine.load, folder, threads=threads, device=device, baked=baked)
+            vocabulary = Vocabulary(_bpe_model(folder))
+            engine = opening.result()
+        vocabulary.check_size(engine.vocabulary_size)
         _check_tokens(folder / "tokens.json", engine.vocabulary_size)
-        engine.warm_up()
+        if run:
+            engine.warm_up()
         return cls(version, engine, extractor, vocabulary, max_span_seconds)
 
 

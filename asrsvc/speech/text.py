@@ -79,25 +79,22 @@ class Reading:
 class Vocabulary:
     """The pieces of one version, and how ids become text."""
 
-    def __init__(self, path: Path, expected_size: int) -> None:
+    def __init__(self, path: Path) -> None:
         """Read a SentencePiece model.
 
         Args:
             path: the version's `*.bpe.model`.
-            expected_size: how many tokens the network tells apart.
 
         Raises:
-            ModelError: the file is missing, is no SentencePiece model, or has another size.
+            ModelError: the file is missing, or is no SentencePiece model of SenseVoice's.
         """
         processor = sentencepiece.SentencePieceProcessor()
         try:
             processor.load(str(path))
         except (OSError, RuntimeError) as error:
             raise ModelError(f"{path}: cannot be read as a SentencePiece model: {error}") from error
-        size = processor.get_piece_size()
-        if size != expected_size:
-            raise ModelError(f"{path}: has {size} pieces; the network has {expected_size} outputs")
-        pieces = [processor.id_to_piece(i) for i in range(size)]
+        self._path = path
+        pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
         self._tags = {i: m[1] for i, piece in enumerate(pieces) if (m := _TAG.fullmatch(piece))}
         if not set(self._tags.values()) >= _LANGUAGES:
             raise ModelError(f"{path}: has no language tags such as <|zh|>: not SenseVoice's vocabulary")
@@ -107,6 +104,20 @@ class Vocabulary:
             b"" if processor.is_control(i) else _surface(piece, is_byte=processor.is_byte(i))
             for i, piece in enumerate(pieces)
         ]
+
+    def check_size(self, outputs: int) -> None:
+        """Whether the network tells as many tokens apart as there are pieces.
+
+        Args:
+            outputs: of the network.
+
+        Raises:
+            ModelError: another number.
+        """
+        if len(self._surfaces) != outputs:
+            raise ModelError(
+                f"{self._path}: has {len(self._surfaces)} pieces; the network has {outputs} outputs"
+            )
 
     def tag(self, token_id: int) -> str:
         """The name inside `<|...|>`, or the empty string for another token."""

@@ -1,0 +1,88 @@
+"""A version of the store, loaded by a worker and looked at before it serves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from asrsvc.errors import InferenceFailed, ModelError
+from asrsvc.release.bake import Found
+from asrsvc.release.versions import check_digests
+from asrsvc.serving.twin import Looked, described
+from asrsvc.serving.warmup import Expected, check, expected, has_served
+from asrsvc.settings import Settings
+from asrsvc.speech.model import Model
+from asrsvc.speech.sample import Heard, engine_key, hear
+from asrsvc.speech.segment import Segmenter
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a load makes: all that costs much time."""
+
+    model: Model
+    segmenter: Segmenter
+    findings: Heard
+    twin: Found | None
+    """the faster twin of the version, whether it is served or not; None: none was looked for"""
+
+
+def load(
+    folder: Path,
+    looked: Callable[[], Looked],
+    *,
+    version: str,
+    tried: bool,
+    reference_cost: float | None,
+    settings: Settings,
+) -> Loaded:
+    """Load a version and look at what it says.
+
+    Args:
+        folder: of the version.
+        looked: waits for what `twin.look` has found; nothing is opened before that.
+        version: its id.
+        tried: whether text and speed are compared.
+        reference_cost: see `warmup.check`.
+        settings: in force.
+
+    Raises:
+        StoreError: its files are not those that were stored.
+        ModelError: it cannot be loaded, or says wrong things.
+        InferenceFailed: it loads and does not run.
+    """
+    threads, device = settings.thread_count(), settings.device
+    model, found = _open(folder, looked(), version, settings)
+    trial: Expected | None = None
+    if tried:
+        key = engine_key(threads=threads, device=device)
+        trial = expected(settings.store, version, found.digests, key)
+    # What says here what it said in its trial, and has served since, need not say it all again.
+    known = (trial is not None or not tried) and has_served(settings.store, version)
+    findings = hear(model, briefly=known)
+    if tried:
+        check(findings, reference_cost, trial)
+    return Loaded(model, Segmenter(), findings, found.twin)
+
+
+def _open(folder: Path, found: Looked, version: str, settings: Settings) -> tuple[Model, Looked]:
+    """The model by its twin, if that is as it was made, else by the published file."""
+
+    def opened(baked: Path | None) -> Model:
+        threads, device = settings.thread_count(), settings.device
+        return Model.load(folder, version=version, threads=threads, device=device, baked=baked, run=False)
+
+    twin = found.twin
+    if twin is not None and twin.usable is not None:
+        try:
+            return opened(twin.usable), found
+        except (ModelError, InferenceFailed) as error:
+            twin = replace(twin, state="damaged", problem=error.message)
+            found = Looked(twin, check_digests(folder))
+    if twin is not None:
+        log.warning("%s", described(twin, version, folder), extra={"version": version})
+    return opened(None), found
