@@ -14,10 +14,9 @@ import resource
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from email.utils import formatdate
 from pathlib import Path
@@ -32,6 +31,7 @@ from asrsvc.errors import AsrError
 from asrsvc.release.versions import Version
 from asrsvc.serving.accept import Acceptor, Limits, Place, Places
 from asrsvc.serving.brief import Brief, Line, say
+from asrsvc.serving.gentle import HURRY_SECONDS, hurry, in_gentle_thread
 from asrsvc.serving.happenings import WORN_MEMORY, WORN_REQUESTS, WORN_TWIN
 from asrsvc.serving.protocol import LingeringProtocol
 from asrsvc.serving.scoreboard import Column
@@ -55,7 +55,6 @@ _LOOK_SECONDS: Final = 0.02  # how often a worker that drains looks whether it i
 _BODY_PATIENCE_SECONDS: Final = 0.05
 _VISITORS: Final = 2048
 _DESCRIPTORS_EACH: Final = 4  # of those that a process may have, one in so many may be a visitor
-_LOAD_NICENESS: Final = 10
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no types
@@ -155,7 +154,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
                 )
 
         try:
-            loaded = await asyncio.wrap_future(_in_niced_thread(load, brief.settings.thread_count()))
+            loaded = await self._gently(load)
             from asrsvc.serving import compose  # noqa: PLC0415 - as above
 
             transcribers = await asyncio.to_thread(compose.assemble, brief.settings, loaded, brief.row)
@@ -196,6 +195,17 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         if twin is not None and twin.usable is None:
             self._make_twin(Version(version, folder), twin)
         return app
+
+    async def _gently(self, load: Callable[[], Loaded]) -> Loaded:
+        """Load so that those who serve are not slowed."""
+        if self.brief.settings.thread_count() > 1:
+            # The session starts threads, which would keep the low priority for ever.
+            return await asyncio.to_thread(load)
+        hurried = asyncio.get_running_loop().call_later(HURRY_SECONDS, hurry)
+        try:
+            return await asyncio.wrap_future(in_gentle_thread(load))
+        finally:
+            hurried.cancel()
 
     def _make_twin(self, version: Version, found: Found) -> None:
         from asrsvc.serving.twin import Maker  # noqa: PLC0415 - not in the master
@@ -432,20 +442,3 @@ def _all_kept() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-
-
-def _in_niced_thread(work: Callable[[], Any], threads: int) -> Future[Any]:
-    """Run in a thread of low priority, so that a load does not slow those who serve."""
-    future: Future[Any] = Future()
-
-    def run() -> None:
-        if threads == 1:
-            # With more, the session starts threads that would keep the low priority for ever.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOAD_NICENESS)
-        try:
-            future.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - passed on to who waits
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="asr-load", daemon=True).start()
-    return future

@@ -1,0 +1,98 @@
+"""Work that gives way: its policy, its priority, and what becomes of it when it is hurried."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from asrsvc.serving.gentle import NICENESS, hurry, in_gentle_thread, may_hurry
+
+THREAD = threading.get_native_id
+
+
+def priority() -> tuple[int, int]:
+    """Policy and niceness of this thread."""
+    return os.sched_getscheduler(THREAD()), os.getpriority(os.PRIO_PROCESS, THREAD())
+
+
+def wanted(policy: int) -> tuple[int, int]:
+    return policy, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0))
+
+
+def test_the_result_and_the_error_are_those_of_the_work() -> None:
+    assert in_gentle_thread(lambda: 3).result(20) == 3
+    with pytest.raises(ZeroDivisionError):
+        in_gentle_thread(lambda: 1 / 0).result(20)
+
+
+def test_it_waits_for_an_idle_core_if_it_may_go_back() -> None:
+    before = priority()
+    policy = os.SCHED_IDLE if may_hurry() else os.SCHED_OTHER
+    assert in_gentle_thread(priority).result(20) == wanted(policy)
+    assert priority() == before
+
+
+def test_what_it_starts_gives_way_too() -> None:
+    found = []
+
+    def work() -> None:
+        thread = threading.Thread(target=lambda: found.append(priority()))
+        thread.start()
+        thread.join(20)
+
+    in_gentle_thread(work).result(20)
+    assert found == [wanted(os.SCHED_IDLE if may_hurry() else os.SCHED_OTHER)]
+
+
+def test_hurried_it_has_a_low_priority_and_nothing_else_changes() -> None:
+    before, begun, go_on = priority(), threading.Event(), threading.Event()
+
+    def work() -> tuple[int, int]:
+        begun.set()
+        assert go_on.wait(20)
+        return priority()
+
+    future = in_gentle_thread(work)
+    assert begun.wait(20)
+    hurry()
+    go_on.set()
+    assert future.result(20) == wanted(os.SCHED_OTHER)
+    assert priority() == before
+
+
+PROGRAM = """
+import os, resource, sys, threading
+from asrsvc.serving.gentle import hurry, in_gentle_thread, may_hurry
+resource.setrlimit(resource.RLIMIT_NICE, (int(sys.argv[1]),) * 2)
+if os.getuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+begun, go_on = threading.Event(), threading.Event()
+def work():
+    first = os.sched_getscheduler(0)
+    begun.set(); go_on.wait(20)
+    return first == os.SCHED_IDLE, os.sched_getscheduler(0) == os.SCHED_IDLE
+future = in_gentle_thread(work)
+begun.wait(20); hurry(); go_on.set()
+print(may_hurry(), *future.result(20))
+"""
+
+
+@pytest.mark.parametrize(("right", "found"), [(0, "False False False"), (20 - NICENESS, "True True False")])
+def test_nobody_waits_for_an_idle_core_for_ever(right: int, found: str, checkout: Path) -> None:
+    """Without the right to go back it is not begun; with it, it ends."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(right)],
+        env={"PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if "not allowed to raise maximum limit" in done.stderr:
+        pytest.skip("this user may not give a process that right")
+    assert done.stdout.strip() == found, done.stderr
