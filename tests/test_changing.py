@@ -200,6 +200,45 @@ def test_abort_calls_off_an_activation_that_waits(place: Place) -> None:
     assert [entry.command for entry in Journal(place.store.root).entries()] == ["activate", "abort"]
 
 
+def test_abort_has_a_version_taken_back_that_is_watched(place: Place) -> None:
+    place.master("succeeds")
+    tried(place.store, place.b)
+    process = place.start("activate", place.b.id, "--watch", "60")
+    wait_until_watched(process)
+    wait_for(lambda: os.path.lexists(place.store.pointers / "watched"))
+    assert (place.store.pointers / "watched").resolve() == place.b.path.resolve()
+    aborted = place.run("abort", "--json")
+    assert aborted.returncode == 0, aborted.stderr
+    result = json.loads(aborted.stdout)
+    assert (result["version"], result["roll"]["to"]) == (place.a.id, place.a.id)
+    out, err = process.communicate(timeout=30)
+    done = subprocess.CompletedProcess([], process.returncode, out, err)
+    failed(done, 43, f"{place.b.id} served and was called off; {place.a.id} serves again", place.a.id, "")
+    assert pointers(place.store)["current"] == place.a.id
+    assert place.store.record(place.b.id).withdrawn is not None
+    assert not os.path.lexists(place.store.pointers / "watched")
+    assert [entry.command for entry in Journal(place.store.root).entries()] == ["activate", "abort"]
+    assert place.run("abort").stdout == "no roll is under way\n"
+
+
+def wait_until_watched(process: subprocess.Popen[str]) -> None:
+    assert process.stderr is not None
+    assert any("watching it" in line for line in iter(process.stderr.readline, ""))
+
+
+def test_nobody_is_asked_to_take_back_what_a_killed_command_watched(place: Place) -> None:
+    place.master("succeeds")
+    tried(place.store, place.b)
+    process = place.start("activate", place.b.id, "--watch", "60")
+    wait_until_watched(process)
+    wait_for(lambda: os.path.lexists(place.store.pointers / "watched"))
+    process.kill()
+    process.communicate(timeout=30)
+    assert place.run("abort").stdout == "no roll is under way\n"
+    assert not os.path.lexists(place.store.pointers / "watched")
+    assert place.status().version == place.b.id
+
+
 # rollback
 
 

@@ -9,6 +9,8 @@ A pointer is replaced by a rename, so a reader needs no lock, and a power cut le
 the new one. The master never takes the lock: it must not wait for an operator. People move
 `current` by hand as well: then it is a wish, until it has served.
 
+While a command watches what it has switched to, a link `watched` names that too (`watched.py`).
+
 Hosts that share a store have their pointers below root/pointers/, a folder each: there every host sees
 what the others need.
 """
@@ -20,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, get_args
 
-from asrsvc.errors import StoreError
+from asrsvc.errors import StoreError, StoreLocked
+from asrsvc.release import watched
 from asrsvc.release.files import Link, disk_error, look_at, make_folder, remove_link, sweep, write_link
 from asrsvc.release.manifest import REQUIRED_FILES
 from asrsvc.release.records import Record, Records
@@ -149,6 +152,19 @@ class Store(Versions):
             if path.exists() and not path.is_symlink():
                 raise StoreError(f"{path} must be a symbolic link: move it away") from error
             raise disk_error(f"{path} cannot be removed", error) from error
+
+    def call_off(self) -> str | None:
+        """Have the command that watches a version take it back; its id, or None if none is watched.
+
+        As `clear_next`, it is for the time while another command holds the lock.
+        """
+        try:
+            with self.lock(timeout=0):
+                return None  # nobody is at work
+        except StoreLocked:
+            return watched.take_away(self.pointers)
+        except StoreError:
+            return None  # nobody can be at work in a store that cannot be written
 
     def set_current(self, version: Version) -> None:
         """Let `current` name a version of this store; for a start that finds none.
@@ -298,6 +314,7 @@ class Store(Versions):
         super()._clean_up()
         for folder in (self.pointers, self.root / "records"):
             sweep(folder)
+        watched.sweep(self.pointers)
 
     def _others(self) -> list[Version]:
         proven = []

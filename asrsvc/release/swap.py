@@ -22,7 +22,8 @@ from asrsvc.release.records import Record
 from asrsvc.release.store import Store, Version
 from asrsvc.release.swap_types import Service, Serving, Terms, Verdict
 from asrsvc.release.versions import check_digests
-from asrsvc.release.watch import watch
+from asrsvc.release.watch import CALLED_OFF, watch
+from asrsvc.release.watched import Watched
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def activate(
 
     Raises:
         NotTried: its files, as they are now, have passed no trial.
-        WatchFailed: it served, fell behind, and was taken back.
+        WatchFailed: it served, fell behind or was called off, and was taken back.
         AsrError: the roll failed or was called off; what served serves on.
     """
     if not terms.forced:
@@ -105,7 +106,7 @@ def activate(
     if before is None:
         return Swapped(version, None, serves=False)
     service.roll(version)
-    wrong = watch(service, version, before, terms)
+    wrong = _watch(store, service, version, before, terms)
     if wrong is not None:
         raise _taken_back(store, service, version, before.version, wrong)
     store.records.note_withdrawn(version.id, None)
@@ -200,12 +201,24 @@ def _check_served(record: Record) -> None:
         )
 
 
+def _watch(store: Store, service: Service, version: Version, before: Serving, terms: Terms) -> str | None:
+    """Watch it, and let others call it off where there is a version to go back to; what is wrong."""
+    if before.version in {None, version.id}:
+        return watch(service, version, before, terms, called_off=lambda: False)
+    shown = Watched(store.pointers, version)
+    try:
+        wrong = watch(service, version, before, terms, called_off=lambda: shown.called_off)
+    finally:
+        called_off = shown.end()
+    return wrong or (CALLED_OFF if called_off else None)
+
+
 def _taken_back(
     store: Store, service: Service, version: Version, former: str | None, wrong: str
 ) -> WatchFailed:
     """Wish for the former version again and wait for it; the error that says how it went."""
     store.records.note_withdrawn(version.id, wrong)
-    text = f"{version.id} served and did badly: {wrong}"
+    text = f"{version.id} served and {'was called off' if wrong == CALLED_OFF else f'did badly: {wrong}'}"
     if former is None or former == version.id:
         return WatchFailed(f"{text}; no other version served before, so it serves on")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -14,8 +15,21 @@ from asrsvc.release.versions import Version
 _LOOK_SECONDS: Final = 0.25
 
 
-def watch(service: Service, version: Version, before: Serving, terms: Terms) -> str | None:
+CALLED_OFF: Final = "somebody has called it off"
+"""what is wrong, where the numbers are not"""
+
+
+def watch(
+    service: Service, version: Version, before: Serving, terms: Terms, *, called_off: Callable[[], bool]
+) -> str | None:
     """Look at the numbers for a while; what is wrong, or None.
+
+    Args:
+        service: that serves it.
+        version: that has begun to serve.
+        before: what the service said before the switch.
+        terms: see `Terms`.
+        called_off: whether somebody wants the version taken back.
 
     Raises:
         RollAborted: somebody has changed the version meanwhile.
@@ -34,6 +48,8 @@ def watch(service: Service, version: Version, before: Serving, terms: Terms) -> 
             )
         if now.version != version.id:
             raise RollAborted(f"{now.version} serves: somebody has taken {version.id} back meanwhile")
+        if called_off():
+            return CALLED_OFF
         wrong = _judge(version, before, now, allowed, old, forced=terms.forced)
         if wrong is not None:
             return wrong

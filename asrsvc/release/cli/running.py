@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from asrsvc.errors import AbortTooLate, NotRunning, StoreError
 from asrsvc.release.cli.command import Command, Context
-from asrsvc.release.cli.rolling import STEPS, Progress, next_start, noted, roll_and_wait
+from asrsvc.release.cli.rolling import STEPS, Progress, check, next_start, noted, roll_and_wait
 from asrsvc.release.cli.service import describe
 from asrsvc.release.store import Store
 from asrsvc.serving.status import Roll, Status, roll_to_json, to_json
@@ -32,7 +32,8 @@ def reload(context: Context, options: argparse.Namespace) -> None:
 def abort(context: Context, options: argparse.Namespace) -> None:
     """Take the wish away, and have the service undo the roll to it; wait until it has.
 
-    It needs no lock: it is for the time while another command holds it.
+    After the roll, while another command watches what serves now: have that command take it back. It needs no
+    lock: it is for the time while another command holds it.
     """
     store = context.store(lock_timeout=0, command="abort")
     with noted(context, "abort") as change:
@@ -48,7 +49,14 @@ def abort(context: Context, options: argparse.Namespace) -> None:
         if before is None:
             text = f"no service is running{taken}; {next_start(store)}"
         elif before.roll is None or not before.rolling:
-            text = f"no roll is under way{taken}"
+            called_off = store.call_off()
+            if called_off is None:
+                text = f"no roll is under way{taken}"
+            else:
+                change.target = called_off
+                roll = _wait_until_taken_back(context, before, called_off, options.timeout)
+                text = f"{called_off} was taken back; {roll.target} serves"
+                content |= {"roll": roll_to_json(roll), "version": roll.target}
         else:
             change.target = before.roll.target
             roll = _undo(context, store, before, before.roll, options.timeout)
@@ -87,6 +95,23 @@ def _undo(context: Context, store: Store, before: Status, roll: Roll, timeout: f
             if succeeded:
                 raise AbortTooLate(f"{describe(roll)} had already succeeded")
             return now
+    raise AssertionError("the watch ends with an exception")
+
+
+def _wait_until_taken_back(context: Context, before: Status, version: str, timeout: float) -> Roll:
+    """Wait for the command that watches a version to have taken it back; the roll that did it.
+
+    Raises:
+        AsrError: that failed, or took too long.
+    """
+    context.progress(f"asked who watches {version} to take it back")
+    last = before.roll.id if before.roll else 0
+    show = Progress(context)
+    for found in context.service.watch(before, timeout):
+        show(found)
+        if found.roll is not None and found.roll.id > last and not found.rolling:
+            check(found.roll)
+            return found.roll
     raise AssertionError("the watch ends with an exception")
 
 
@@ -137,5 +162,10 @@ def _lines(found: Status) -> list[str]:
 COMMANDS: Final = (
     Command("status", "print who serves what, and the last roll", status),
     Command("reload", "read settings and wish again, roll to it, wait until it serves", reload, 1800),
-    Command("abort", "take back the wish, undo the roll to it, wait until that is done", abort, 600),
+    Command(
+        "abort",
+        "take back the wish, undo the roll to it, or end its watch; wait until that is done",
+        abort,
+        600,
+    ),
 )
