@@ -59,10 +59,16 @@ def test_hurried_it_has_a_low_priority_and_nothing_else_changes() -> None:
 
     future = in_gentle_thread(work)
     assert begun.wait(20)
-    hurry()
+    hurry(os.getpid())
     go_on.set()
     assert future.result(20) == wanted(os.SCHED_OTHER)
     assert priority() == before
+
+
+def test_one_that_has_ended_is_left_alone() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait(20)
+        hurry(process.pid)
 
 
 PROGRAM = """
@@ -77,7 +83,7 @@ def work():
     begun.set(); go_on.wait(20)
     return first == os.SCHED_IDLE, os.sched_getscheduler(0) == os.SCHED_IDLE
 future = in_gentle_thread(work)
-begun.wait(20); hurry(); go_on.set()
+begun.wait(20); hurry(os.getpid()); go_on.set()
 print(may_hurry(), *future.result(20))
 """
 

@@ -251,6 +251,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if self._keys is not None:
             self._keys.look()
         self._give_back_tickets()
+        self._members.hurry()
         if self._machine is not None:
             decided, error = self._soak.look(self._machine, self._settings, now)
             if decided:
@@ -394,6 +395,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         now = time.monotonic()
         match line.say:
             case "ready":
+                member.loads = False
                 member.cost = line.cost or None
                 member.baked, member.problem = line.baked, line.problem
                 self._handle(Ready(now, member.number))

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 NICENESS: Final = 10
 HURRY_SECONDS: Final = 2.0
-"""from the begin of such a work until `hurry` is to be called"""
+"""from the begin of such a work until another process is to call `hurry`: this one may starve"""
 
 _CAP_SYS_NICE: Final = 23  # capabilities(7), linux/capability.h
 
@@ -46,11 +46,15 @@ def in_gentle_thread(work: Callable[[], T]) -> Future[T]:
     return future
 
 
-def hurry() -> None:
-    """Give the threads of this process that wait for an idle core a low priority instead."""
-    for task in Path("/proc/self/task").iterdir():
-        thread = int(task.name)
-        with suppress(OSError):  # it has just ended
+def hurry(pid: int) -> None:
+    """Give the threads of a process that wait for an idle core a low priority instead.
+
+    Args:
+        pid: of a process of this user's.
+    """
+    with suppress(OSError):  # it has ended
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            thread = int(task.name)
             if os.sched_getscheduler(thread) == os.SCHED_IDLE:
                 os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
 

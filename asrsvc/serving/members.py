@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import selectors
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from asrsvc.serving.brief import LINE_BYTES, Line, hear
+from asrsvc.serving.gentle import HURRY_SECONDS, hurry
 
 
 class Member:
@@ -29,6 +31,10 @@ class Member:
         """what is wrong with that twin"""
         self.forced = False
         """whether the comparison of text and speed was left out"""
+        self.loads = True
+        """whether it has not said yet that it is ready"""
+        self.since = time.monotonic()
+        """when it was begun"""
         self._heard = b""
 
     def lines(self) -> Iterator[Line]:
@@ -89,6 +95,12 @@ class Members:
     def problems(self) -> tuple[str, ...]:
         """What is wrong with the twins of what the workers serve; each once."""
         return tuple(dict.fromkeys(member.problem for member in self if member.problem))
+
+    def hurry(self) -> None:
+        """Have those go on that have waited for idle cores to load on for long enough."""
+        for member in self:
+            if member.loads and time.monotonic() - member.since >= HURRY_SECONDS:
+                hurry(member.pid)
 
     def add(self, member: Member) -> None:
         """Take in a worker whose process has been started."""

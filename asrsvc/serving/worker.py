@@ -31,7 +31,7 @@ from asrsvc.errors import AsrError
 from asrsvc.release.versions import Version
 from asrsvc.serving.accept import Acceptor, Limits, Place, Places
 from asrsvc.serving.brief import Brief, Line, say
-from asrsvc.serving.gentle import HURRY_SECONDS, hurry, in_gentle_thread
+from asrsvc.serving.gentle import in_gentle_thread
 from asrsvc.serving.happenings import WORN_MEMORY, WORN_REQUESTS, WORN_TWIN
 from asrsvc.serving.protocol import LingeringProtocol
 from asrsvc.serving.scoreboard import Column
@@ -197,15 +197,11 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         return app
 
     async def _gently(self, load: Callable[[], Loaded]) -> Loaded:
-        """Load so that those who serve are not slowed."""
+        """Load so that those who serve are not slowed; the master hurries what takes long."""
         if self.brief.settings.thread_count() > 1:
             # The session starts threads, which would keep the low priority for ever.
             return await asyncio.to_thread(load)
-        hurried = asyncio.get_running_loop().call_later(HURRY_SECONDS, hurry)
-        try:
-            return await asyncio.wrap_future(in_gentle_thread(load))
-        finally:
-            hurried.cancel()
+        return await asyncio.wrap_future(in_gentle_thread(load))
 
     def _make_twin(self, version: Version, found: Found) -> None:
         from asrsvc.serving.twin import Maker  # noqa: PLC0415 - not in the master

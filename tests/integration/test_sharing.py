@@ -1,14 +1,18 @@
-"""Long recordings and short ones on the same workers."""
+"""Long recordings and short ones on the same workers, and loads beside all of them."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from recordings import write_recording
+from rolling import operated
 from service import CLIPS, Service, running, wait_for
 
 
@@ -77,3 +81,28 @@ def _open_files(pid: int) -> Iterator[str]:
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(OSError):  # closed meanwhile
             yield str(entry.readlink())
+
+
+@contextmanager
+def no_core_idle() -> Iterator[None]:
+    """A process for each core that does nothing, all the time."""
+    hogs = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        for _ in range(len(os.sched_getaffinity(0)))
+    ]
+    try:
+        yield
+    finally:
+        for hog in hogs:
+            hog.kill()
+            hog.wait(20)
+
+
+def test_a_version_is_changed_though_no_core_is_ever_idle(tmp_path: Path) -> None:
+    """A load waits for idle cores, but not for ever."""
+    with operated(tmp_path) as service:
+        target = service.other
+        with no_core_idle():
+            roll = service.roll_to(target)
+        assert (roll.result, roll.error) == ("succeeded", None)
+        service.wait_whole(target)
