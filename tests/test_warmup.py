@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from broken_models import write_network
 
 from asrsvc import settings
 from asrsvc.errors import ModelError
+from asrsvc.release.bake import MakeLimits, make_if_missing, twins
 from asrsvc.release.embedded import ensure_embedded
 from asrsvc.release.store import Store, Version
 from asrsvc.serving import loading
@@ -130,3 +134,33 @@ def test_a_worker_loads_what_said_the_same_in_its_trial_and_no_other(
     other_engine = {**trial.record["engine"], "onnxruntime": "0.1"}
     store.records.note_trial(version.id, {**trial.to_record(), "embedded": changed, "engine": other_engine})
     assert load(stored).findings.texts == texts
+
+
+def test_a_twin_that_opens_and_does_not_run_is_left_for_the_published_file(
+    tmp_path: Path,
+) -> None:
+    """Its bytes are as they were made: this is the runtime's fault, or the memory's."""
+    store = Store(tmp_path / "store")
+    version = ensure_embedded(store)
+    twin = make_if_missing(store.root, version, "auto", limits=MakeLimits(), progress=lambda _: None)
+    assert twin.usable is not None
+    assert load((store, version)).twin == twin
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    write_network(broken, reshape=True)
+    shutil.copyfile(broken / "model_quant.onnx", replaced(twin.usable) / "model.onnx")
+    digests = {name: twins.measure(twin.usable / name) for name in ("model.onnx", "weights.bin")}
+    assert twin.twin is not None
+    (twin.usable / "bake.json").write_bytes(twins.manifest_bytes(replace(twin.twin, files=digests)))
+    found = load((store, version))
+    assert found.twin is not None
+    assert found.twin.state == "damaged"
+    assert "the engine failed" in (found.twin.problem or "")
+    assert found.findings.texts["en_1.flac"] == "Book a table at 1:25 a.m."
+
+
+def replaced(folder: Path) -> Path:
+    """The folder, whose files may be written again."""
+    for path in folder.iterdir():
+        path.chmod(0o644)
+    return folder

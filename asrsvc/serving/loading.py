@@ -56,33 +56,34 @@ def load(
         InferenceFailed: it loads and does not run.
     """
     threads, device = settings.thread_count(), settings.device
-    model, found = _open(folder, looked(), version, settings)
+    found = looked()
     trial: Expected | None = None
     if tried:
         key = engine_key(threads=threads, device=device)
         trial = expected(settings.store, version, found.digests, key)
     # What says here what it said in its trial, and has served since, need not say it all again.
     known = (trial is not None or not tried) and has_served(settings.store, version)
-    findings = hear(model, briefly=known)
+
+    def opened(baked: Path | None) -> tuple[Model, Heard]:
+        model = Model.load(folder, version=version, threads=threads, device=device, baked=baked, run=False)
+        return model, hear(model, briefly=known)
+
+    model, findings, twin = _by_twin_or_published(folder, found.twin, version, opened)
     if tried:
         check(findings, reference_cost, trial)
-    return Loaded(model, Segmenter(), findings, found.twin)
+    return Loaded(model, Segmenter(), findings, twin)
 
 
-def _open(folder: Path, found: Looked, version: str, settings: Settings) -> tuple[Model, Looked]:
-    """The model by its twin, if that is as it was made, else by the published file."""
-
-    def opened(baked: Path | None) -> Model:
-        threads, device = settings.thread_count(), settings.device
-        return Model.load(folder, version=version, threads=threads, device=device, baked=baked, run=False)
-
-    twin = found.twin
+def _by_twin_or_published(
+    folder: Path, twin: Found | None, version: str, opened: Callable[[Path | None], tuple[Model, Heard]]
+) -> tuple[Model, Heard, Found | None]:
+    """By the twin, if that is as it was made and runs, else by the published file."""
     if twin is not None and twin.usable is not None:
         try:
-            return opened(twin.usable), found
+            return *opened(twin.usable), twin
         except (ModelError, InferenceFailed) as error:
             twin = replace(twin, state="damaged", problem=error.message)
-            found = Looked(twin, check_digests(folder))
+            check_digests(folder)  # nobody has read the published file yet
     if twin is not None:
         log.warning("%s", described(twin, version, folder), extra={"version": version})
-    return opened(None), found
+    return *opened(None), twin
