@@ -2,7 +2,7 @@
 
     python benchmarks/all.py [--to docs/performance] [--quick]
 
-About 40 minutes on a machine that does nothing else; `--quick` shows in a few minutes, with the small model,
+About an hour on a machine that does nothing else; `--quick` shows in a few minutes, with the small model,
 that they run, and its figures say nothing. One that fails does not stop the others.
 """
 
@@ -21,6 +21,7 @@ PROGRAMS: Final[dict[str, list[str] | None]] = {
     "engine.py": ["--rounds", "2"],
     "load.py": ["--model", "nano", "--rounds", "1", "--seconds", "4", "--lone", "3"],
     "memory.py": ["--model", "nano", "--workers", "1,2"],
+    "growth.py": ["--model", "nano", "--requests", "500"],
     "cores.py": ["--model", "nano", "--rounds", "1", "--seconds", "1"],
     "swap.py": [*QUICK_LOAD, "--phase-seconds", "3", "--soak-seconds", "1"],
     "rollback.py": ["--model", "nano", "--rounds", "2", "--capacity-seconds", "2"],

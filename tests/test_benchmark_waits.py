@@ -67,7 +67,7 @@ def test_the_benchmark_of_rollbacks_runs_and_says_what_it_measured(tmp_path: Pat
 @pytest.mark.soak
 @pytest.mark.timeout(400)
 def test_one_command_runs_the_benchmarks_of_throughput_memory_and_cores(tmp_path: Path) -> None:
-    programs = ["load.py", "memory.py", "cores.py"]
+    programs = ["load.py", "memory.py", "growth.py", "cores.py"]
     command = [sys.executable, "benchmarks/all.py", "--quick", "--to", str(tmp_path), "--only", *programs]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=380, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -78,5 +78,6 @@ def test_one_command_runs_the_benchmarks_of_throughput_memory_and_cores(tmp_path
         for row in by_name.values():
             assert 0 < row["anonymous_mb"] <= row["total_mb"]
             assert row["ready_one_at_a_time_s"] > 0
+    assert all(len(row) == 11 and min(row) > 0 for row in found["growth.py"]["anonymous_mb"].values())
     assert len(found["cores.py"]["cases"]) >= 4
     assert found["load.py"]["machine"]["cpu"] in done.stdout

@@ -131,10 +131,10 @@ def _start(loaded: Settings, environ: dict[str, str]) -> NoReturn:
     # A start in a folder that happens to hold a `socket.py` must not import it, nor must the
     # master that SIGUSR2 starts: an option (-P) would be lost there.
     environ["PYTHONSAFEPATH"] = "1"
-    # Each thread that decodes would have an arena of its own (mallopt(3)), with the holes that large
-    # recordings leave in it: workers grew from 107 to 115 MB over 9,000 requests. With two arenas one grew
-    # by 1 MB over 3,500.
-    environ.setdefault("MALLOC_ARENA_MAX", "2")
+    # Each malloc arena (mallopt(3)) keeps the holes that large recordings leave in it, and which thread gets
+    # which arena is chance: with glibc's default workers grew from 107 to 115 MB over 9,000 requests, with
+    # two arenas by 1 to 6 %. With one it is below 1 %, 6 MB less, and no slower (benchmarks/load.py).
+    environ.setdefault("MALLOC_ARENA_MAX", "1")
     # Nothing here multiplies matrices in numpy. Its threads for that spin while it is imported: 0.14 of the
     # 0.9 s of CPU time that a load took, and as much of the start of a process that decodes.
     environ.setdefault("OPENBLAS_NUM_THREADS", "1")
