@@ -28,6 +28,7 @@ NO_SPEECH: Final = "nospeech"
 
 _SPACE: Final = "\u2581"  # SentencePiece's mark for a space before a piece
 _TAG: Final = re.compile(r"<\|(.+)\|>")
+_BYTE: Final = re.compile("<0x([0-9A-F]{2})>")  # one byte of a character that has no piece of its own
 _EMOTIONS: Final = {
     "HAPPY": "happy",
     "SAD": "sad",
@@ -76,6 +77,16 @@ class Reading:
         return sum(t.confidence for t in self.tokens) / len(self.tokens) if self.tokens else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What a token stands for."""
+
+    tag: str
+    """the name inside `<|...|>`, or the empty string for another token"""
+    surface: bytes
+    """UTF-8, or a part of a character's"""
+
+
 class Vocabulary:
     """The pieces of one version, and how ids become text."""
 
@@ -94,16 +105,16 @@ class Vocabulary:
         except (OSError, RuntimeError) as error:
             raise ModelError(f"{path}: cannot be read as a SentencePiece model: {error}") from error
         self._path = path
-        pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
-        self._tags = {i: m[1] for i, piece in enumerate(pieces) if (m := _TAG.fullmatch(piece))}
-        if not set(self._tags.values()) >= _LANGUAGES:
+        self._processor = processor
+        # Filled as ids come: to ask for all 25,055 pieces would take 25 ms of each load.
+        self._known: dict[int, _Piece] = {}
+        ids = {name: processor.piece_to_id(f"<|{name}|>") for name in _LANGUAGES}
+        if any(
+            self.tag(token_id) != name for name, token_id in ids.items()
+        ):  # an unknown piece has an id, too
             raise ModelError(f"{path}: has no language tags such as <|zh|>: not SenseVoice's vocabulary")
-        self.no_speech = next(i for i, name in self._tags.items() if name == NO_SPEECH)
+        self.no_speech = ids[NO_SPEECH]
         """id of the tag that says that nothing was said"""
-        self._surfaces = [
-            b"" if processor.is_control(i) else _surface(piece, is_byte=processor.is_byte(i))
-            for i, piece in enumerate(pieces)
-        ]
 
     def check_size(self, outputs: int) -> None:
         """Whether the network tells as many tokens apart as there are pieces.
@@ -114,14 +125,13 @@ class Vocabulary:
         Raises:
             ModelError: another number.
         """
-        if len(self._surfaces) != outputs:
-            raise ModelError(
-                f"{self._path}: has {len(self._surfaces)} pieces; the network has {outputs} outputs"
-            )
+        pieces = self._processor.get_piece_size()
+        if pieces != outputs:
+            raise ModelError(f"{self._path}: has {pieces} pieces; the network has {outputs} outputs")
 
     def tag(self, token_id: int) -> str:
         """The name inside `<|...|>`, or the empty string for another token."""
-        return self._tags.get(token_id, "")
+        return self._piece(token_id).tag
 
     def text(self, ids: Iterable[int]) -> tuple[str, list[tuple[int, int]]]:
         """Join tokens to text, as SentencePiece's own decoder does.
@@ -133,7 +143,7 @@ class Vocabulary:
         raw = bytearray()
         ends = [0]
         for token_id in ids:
-            raw += self._surfaces[token_id]
+            raw += self._piece(token_id).surface
             ends.append(len(raw))
         text = raw.decode("utf-8", errors="replace")
         stripped = text.strip()
@@ -146,11 +156,21 @@ class Vocabulary:
         ]
         return stripped, spans
 
+    def _piece(self, token_id: int) -> _Piece:
+        known = self._known.get(token_id)
+        if known is None:
+            piece = self._processor.id_to_piece(token_id)
+            tag = _TAG.fullmatch(piece)
+            known = _Piece(tag[1] if tag else "", self._surface(token_id, piece))
+            self._known[token_id] = known
+        return known
 
-def _surface(piece: str, *, is_byte: bool) -> bytes:
-    if is_byte:  # <0xE4>: one byte of a character that has no piece of its own
-        return bytes([int(piece[3:-1], 16)])
-    return piece.replace(_SPACE, " ").encode()
+    def _surface(self, token_id: int, piece: str) -> bytes:
+        if self._processor.is_control(token_id):
+            return b""
+        if self._processor.is_byte(token_id) and (byte := _BYTE.fullmatch(piece)):
+            return bytes([int(byte[1], 16)])
+        return piece.replace(_SPACE, " ").encode()
 
 
 def _characters_at(raw: bytearray, ends: list[int]) -> list[int]:
