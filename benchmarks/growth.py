@@ -3,8 +3,8 @@
     python benchmarks/growth.py [--model full] [--requests 10000] [--workers 2] [--json FILE] [--chart FILE]
 
 Recordings of 0.5 to 30 s, WAV, FLAC and MP3, from four clients that each send one after the other; the
-memory of each worker (`Anonymous` of /proc/PID/smaps_rollup) after each tenth of the requests, and the last
-against the first.
+memory of each worker (`Anonymous` of /proc/PID/smaps_rollup) after each tenth of the requests: at once, and
+when it has given back what is free, as it does every few seconds.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from stage import Service, describe, machine, staged
 import mixed  # isort: skip - stage says where it is
 
 STEPS: Final = 10
+BUSY, AT_REST = KINDS = ("at once", "at rest")
 ALONE_SHARE: Final = 5
 """of the first step, one in so many are sent by one client: the spans of a recording run side by side then"""
 
@@ -46,26 +47,33 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         staged(Path(folder), options.model, changes=False, **settings) as stage,
     ):
         service = stage.service
-        started = time.monotonic()
-        history = [look(service)]
+        history: dict[str, list[dict[str, float]]] = {kind: [look(service)] for kind in KINDS}
+        seconds = 0.0
         for step in range(STEPS):
             alone = each // ALONE_SHARE if step == 0 else 0
+            started = time.monotonic()
             mixed.send(service.port, clips, alone, clients=1)
             mixed.send(service.port, clips, each - alone)
-            history.append(look(service))
-            print((step + 1) * each, history[-1], file=sys.stderr)
-        seconds = time.monotonic() - started
-    if history[0].keys() != history[-1].keys():
+            seconds += time.monotonic() - started
+            history[BUSY].append(look(service))
+            mixed.wait_for_rest()
+            history[AT_REST].append(look(service))
+            print((step + 1) * each, {kind: row[-1] for kind, row in history.items()}, file=sys.stderr)
+    pids = history[BUSY][0].keys()
+    if history[AT_REST][-1].keys() != pids:
         raise RuntimeError("a worker was replaced")
     # Process ids say nothing to who reads the figures.
-    rows = {f"worker {index}": [step[pid] for step in history] for index, pid in enumerate(history[0], 1)}
+    rows = {
+        f"worker {index}": {kind: [step[pid] for step in history[kind]] for kind in KINDS}
+        for index, pid in enumerate(pids, 1)
+    }
     return {
         "machine": machine(),
         "model": options.model,
         "requests": each * STEPS,
         "seconds": seconds,
         "anonymous_mb": rows,
-        "growth": {name: row[-1] / row[1] for name, row in rows.items()},
+        "growth": {name: row[AT_REST][-1] / row[AT_REST][1] for name, row in rows.items()},
     }
 
 
@@ -78,13 +86,13 @@ def report(result: dict[str, Any]) -> str:
             f"{result['model']} model, {result['requests']} requests of {mixed.SHORTEST:g} to"
             f" {mixed.LONGEST:g} s in {result['seconds']:.0f} s; own MB of a worker after so many"
         ),
-        "".join(f"{count:>9}" for count in ["", *range(0, result["requests"] + 1, each), "growth"]),
+        f"{'':18}" + "".join(f"{count:>8}" for count in range(0, result["requests"] + 1, each)),
     ]
-    for name, row in result["anonymous_mb"].items():
-        lines.append(
-            f"{name:>9}" + "".join(f"{mb:>9.1f}" for mb in row) + f"{result['growth'][name] - 1:>+9.1%}"
-        )
-    lines.append("growth: the last figure against that after the first tenth of the requests")
+    for name, by_kind in result["anonymous_mb"].items():
+        for kind, row in by_kind.items():
+            lines.append(f"{name + ', ' + kind:18}" + "".join(f"{mb:>8.1f}" for mb in row))
+    grown = ", ".join(f"{growth - 1:+.1%}" for growth in result["growth"].values())
+    lines.append(f"at rest, the last figure against that after the first tenth of the requests: {grown}")
     return "\n".join(lines)
 
 
@@ -92,9 +100,10 @@ def panels(result: dict[str, Any]) -> list[Panel]:
     """The chart."""
     each = result["requests"] // STEPS
     rows: dict[str, dict[str, float]] = {}
-    for name, history in result["anonymous_mb"].items():
-        for step in (0, 1, 2, 5, STEPS):
-            rows.setdefault(f"{step * each}", {})[name] = history[step]
+    for name, by_kind in result["anonymous_mb"].items():
+        for step in (1, 2, 5, STEPS):
+            for kind, row in by_kind.items():
+                rows.setdefault(f"{step * each}", {})[f"{name}, {kind}"] = row[step]
     return [Panel("memory of each worker's own, after so many requests", "MB", rows)]
 
 

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from email.utils import formatdate
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from setproctitle import setproctitle
@@ -33,6 +32,7 @@ from asrsvc.serving.accept import Acceptor, Limits, Place, Places
 from asrsvc.serving.brief import Brief, Line, say
 from asrsvc.serving.gentle import in_gentle_thread
 from asrsvc.serving.happenings import WORN_MEMORY, WORN_REQUESTS, WORN_TWIN
+from asrsvc.serving.memory import GIVE_BACK_SECONDS, anonymous_mebibytes, give_back
 from asrsvc.serving.protocol import LingeringProtocol
 from asrsvc.serving.scoreboard import Column
 
@@ -304,7 +304,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
     def _weigh(self) -> None:
         """Look at the memory of this process, if it has a limit."""
         limit = self.brief.settings.worker_max_memory
-        if limit and _anonymous_mebibytes() >= limit:
+        if limit and anonymous_mebibytes() >= limit:
             self._wear_out(f"it has grown beyond {limit} MiB", WORN_MEMORY)
 
     def _wear_out(self, why: str, reason: str) -> None:
@@ -366,6 +366,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
 
     async def _beat(self) -> None:
         beats = 0
+        give_back_at = time.monotonic() + GIVE_BACK_SECONDS
+        giving: asyncio.Task[None] | None = None
         while True:
             self.notify()
             self._look_for_master()
@@ -375,6 +377,10 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             if self.brief.keys is not None:
                 self.brief.keys.look()  # what it knows is all that is left when the file breaks
             beats += 1
+            if time.monotonic() >= give_back_at and (giving is None or giving.done()):
+                give_back_at = time.monotonic() + GIVE_BACK_SECONDS
+                # Not waited for: the heart beats on where no thread is free.
+                giving = asyncio.create_task(asyncio.to_thread(give_back))
             if beats % _WEIGH_EVERY_BEATS == 0:
                 self._weigh()
             if self._maker is not None and self._maker.made.is_set():
@@ -419,14 +425,6 @@ def _raise_descriptor_limit() -> int:
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard if hard != resource.RLIM_INFINITY else sys.maxsize
-
-
-def _anonymous_mebibytes() -> int:
-    """Memory that is this process's own (proc(5), smaps_rollup)."""
-    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
-        if line.startswith("Anonymous:"):
-            return int(line.split()[1]) // 1024
-    return 0
 
 
 @contextmanager

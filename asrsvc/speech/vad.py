@@ -30,6 +30,7 @@ from typing import Final
 import numpy as np
 
 from asrsvc.speech.runtime import onnxruntime
+from asrsvc.speech.session import session_options
 from asrsvc.speech.types import FloatArray
 
 FRAME: Final = 512
@@ -45,11 +46,9 @@ class SileroVad:
     """The network; threads may share it, since what it remembers of a recording is kept per recording."""
 
     def __init__(self) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options = session_options(1)
+        # As for a twin: the arena would keep 20 MB after a recording of 30 s, for 2 % of the time.
+        options.enable_cpu_mem_arena = False
         self._session = onnxruntime.InferenceSession(MODEL, options, providers=["CPUExecutionProvider"])
 
     def listen(self, batches: Iterator[FloatArray]) -> Iterator[FloatArray]:

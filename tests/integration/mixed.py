@@ -1,4 +1,4 @@
-"""Requests of very different length, one after the other, and the memory that workers have after them."""
+"""Requests of very different length, one after the other, and the memory that workers keep after them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import asyncio
 import io
 import json
 import random
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 from load import CLIPS, Clip, Load, multipart
+
+from asrsvc.serving.memory import GIVE_BACK_SECONDS
 
 SHORTEST, LONGEST = 0.5, 30.0
 """seconds of a recording"""
@@ -73,3 +76,8 @@ def anonymous_kib(pid: int) -> int:
     """Anonymous memory of a process (proc(5), smaps_rollup)."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii")
     return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Anonymous:"))
+
+
+def wait_for_rest() -> None:
+    """Let workers that have nothing to do give back what is free in their memory."""
+    time.sleep(GIVE_BACK_SECONDS + 2)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mixed import anonymous_kib, recordings, send
+from mixed import anonymous_kib, recordings, send, wait_for_rest
 from service import running
 
 REQUESTS = 10_000
@@ -23,6 +23,7 @@ def test_ten_thousand_requests_leave_a_workers_memory_as_it_was(
     with running(tmp_path, ASR_WORKERS="2", ASR_THREADS="1") as service:
 
         def look() -> dict[int, int]:
+            wait_for_rest()
             return {pid: anonymous_kib(pid) for pid in service.worker_pids()}
 
         # One after the other too: on an idle machine the spans of one recording are run side by side.

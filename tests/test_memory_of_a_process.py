@@ -1,0 +1,45 @@
+"""Memory that is free in a process, given back to the machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from asrsvc.serving.memory import anonymous_mebibytes
+
+PIECES = 4000
+PIECE_BYTES = 64_000  # below what malloc takes from the machine one by one
+
+LINE = f"""
+from asrsvc.serving.memory import KEPT_BYTES, anonymous_mebibytes, give_back
+pieces = [bytearray(b"x") * {PIECE_BYTES} for _ in range({PIECES})]
+full = anonymous_mebibytes()
+del pieces[:-1]  # the last one lies behind all that is free
+freed = anonymous_mebibytes()
+give_back()
+print(full, freed, anonymous_mebibytes(), KEPT_BYTES >> 20)
+"""
+
+
+def test_what_is_free_between_used_pieces_goes_back() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LINE],
+        env={**os.environ, "MALLOC_ARENA_MAX": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    full, freed, given_back, kept = map(int, done.stdout.split())
+    size = PIECES * PIECE_BYTES >> 20
+    assert full >= size
+    assert freed > 0.9 * full, "malloc gave it back by itself: nothing was tested"
+    assert given_back < full - size + kept + 5
+
+
+def test_a_process_knows_its_own_memory() -> None:
+    before = anonymous_mebibytes()
+    block = bytearray(b"x") * (64 << 20)
+    assert 60 <= anonymous_mebibytes() - before <= 70
+    del block
