@@ -4,13 +4,16 @@
 
 A real service takes open-loop load at a share of its capacity. Phases without a crowd and phases with one
 take turns: connections that never send a byte, and some that send a byte of a header every second, each
-made again as soon as the service closes it. The crowd is a process of its own, of low priority, on the
-same machine: what is left of its cost counts too.
+made again as soon as the service closes it. A crowd is on other machines, with cores of their own. Here it is
+a process that the kernel runs where a core is idle (SCHED_IDLE, sched(7)), whose core counts as idle: with a
+low priority alone it would hold a core each time it runs, and two engines would share the other. What it
+did is shown too: it is as large, and sends as much, as it should.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -42,28 +45,27 @@ _SETTLE_SECONDS: Final = 2.0
 
 
 @contextmanager
-def crowd(port: int, silent: int, trickling: int) -> Iterator[None]:
-    """So many connections for the time of a `with` block."""
+def crowd(port: int, silent: int, trickling: int, done: list[dict[str, float]]) -> Iterator[None]:
+    """So many connections for the time of a `with` block; what they did is added to `done`."""
     program = ROOT / "tests" / "integration" / "crowd.py"
-    command = ["nice", sys.executable, str(program), str(port), str(silent), str(trickling)]
+    command = ["chrt", "--idle", "0", sys.executable, str(program), str(port), str(silent), str(trickling)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None
         assert process.stdout is not None
         try:
             if process.stdout.readline() != b"open\n":
                 raise RuntimeError("the crowd did not come together")
             yield
         finally:
-            process.stdin.close()
-            process.wait(20)
+            said, _ = process.communicate(timeout=20)
+        done.append(json.loads(said))
 
 
-def direct(phases: Phases, port: int, options: argparse.Namespace) -> None:
+def direct(phases: Phases, port: int, options: argparse.Namespace, done: list[dict[str, float]]) -> None:
     """Let the phases take turns until the time is over."""
     end = time.monotonic() + options.seconds
     while time.monotonic() < end:
         _phase(phases, "control", options.phase_seconds)
-        with crowd(port, options.silent, options.trickling):
+        with crowd(port, options.silent, options.trickling, done):
             _phase(phases, "crowd", options.phase_seconds)
 
 
@@ -87,7 +89,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         capacity = measured_capacity(port, clips, options)
         load = MeasuredLoad([port], clips, rate=options.load * capacity)
         phases = Phases()
-        report = Background(load, lambda: direct(phases, port, options)).run()
+        done: list[dict[str, float]] = []
+        report = Background(load, lambda: direct(phases, port, options, done)).run()
     figures = {name: phases.figures(report.records, name) for name in NAMES}
     return {
         "machine": found,
@@ -96,6 +99,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "load": options.load,
         "silent": options.silent,
         "trickling": options.trickling,
+        "crowds": done,
         "capacity_per_second": capacity,
         "requests": len(report.records),
         "failed": len(report.failures()),
@@ -114,6 +118,8 @@ def quotient(figures: dict[str, dict[str, float]], key: str) -> float:
 
 def report(result: dict[str, Any]) -> str:
     """The figures for people."""
+    crowds = result["crowds"]
+    seconds = sum(one["seconds"] for one in crowds)
     lines = [
         describe(result["machine"]),
         (
@@ -121,7 +127,12 @@ def report(result: dict[str, Any]) -> str:
             f"{result['capacity_per_second']:.1f} requests/s, load {result['load']:.0%} of it; a crowd of "
             f"{result['silent']} silent and {result['trickling']} trickling connections"
         ),
-        f"{result['requests']} requests, {result['failed']} failed",
+        (
+            f"{result['requests']} requests, {result['failed']} failed; at least"
+            f" {min(one['open'] for one in crowds):.0f} connections at the end of a phase, "
+            f"{sum(one['closed'] for one in crowds) / seconds:.1f} closed and made again a second, "
+            f"{sum(one['trickled'] for one in crowds) / seconds:.0f} bytes a second"
+        ),
         f"{'':10}{'requests':>10}" + "".join(f"{key + ' ms':>10}" for key in QUANTILES),
     ]
     for name, row in result["phases"].items():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import resource
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
@@ -21,6 +23,8 @@ class Crowd:
     def __init__(self, port: int, *, silent: int, trickling: int) -> None:
         self.open = 0
         self.answers: dict[bytes, int] = {}
+        self.trickled = 0
+        """bytes"""
         self._port = port
         self._sizes = (silent, trickling)
         self._end = threading.Event()
@@ -76,6 +80,7 @@ class Crowd:
     async def _trickle(self, writer: asyncio.StreamWriter, every: float) -> None:
         for byte in head(length=1000):
             writer.write(bytes([byte]))
+            self.trickled += 1
             await asyncio.sleep(every)
 
 
@@ -91,12 +96,24 @@ def many_descriptors() -> Iterator[None]:
 
 
 def main(arguments: list[str]) -> None:
-    """Be a crowd until standard input ends: port, number of the silent, number of the trickling."""
+    """Be a crowd until standard input ends, then say what it did.
+
+    Args:
+        arguments: port, number of the silent, number of the trickling.
+    """
     port, silent, trickling = map(int, arguments)
-    with many_descriptors(), Crowd(port, silent=silent, trickling=trickling):
+    with many_descriptors(), Crowd(port, silent=silent, trickling=trickling) as crowd:
+        began, before = time.monotonic(), (sum(crowd.answers.values()), crowd.trickled)
         sys.stdout.write("open\n")
         sys.stdout.flush()
         sys.stdin.read()
+        done = {
+            "seconds": time.monotonic() - began,
+            "open": crowd.open,
+            "closed": sum(crowd.answers.values()) - before[0],
+            "trickled": crowd.trickled - before[1],
+        }
+    sys.stdout.write(json.dumps(done) + "\n")
 
 
 if __name__ == "__main__":
