@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from report import Panel, add_targets, finish
-from stage import Service, describe, machine, staged
+from stage import Service, describe, machine, staged, wait_for
 
 import mixed  # isort: skip - stage says where it is
 
@@ -47,6 +47,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         staged(Path(folder), options.model, changes=False, **settings) as stage,
     ):
         service = stage.service
+        # Those of the model before may still be leaving.
+        wait_for("the workers", lambda: len(service.worker_pids()) == options.workers, 30)
         history: dict[str, list[dict[str, float]]] = {kind: [look(service)] for kind in KINDS}
         seconds = 0.0
         for step in range(STEPS):
