@@ -3,9 +3,10 @@
     python benchmarks/memory.py [--model full] [--workers 1,2,4,8] [--json FILE] [--chart FILE]
 
 With the faster twins of this host (baked) and without (ASR_BAKE=off), for each number of workers: a real
-service is started, so that all load at once; it answers requests of 10 s of sound; then its workers are
-replaced one after the other. `Anonymous` of /proc/PID/smaps_rollup is memory of a worker's own; `Pss` counts
-a page that n processes map as 1/n in each, so that the sum of it is what the service takes of the machine.
+service is started, so that all load at once; it answers requests of 10 s of sound, and rests until its
+workers have given back what is free in their memory; then they are replaced one after the other.
+`Anonymous` of /proc/PID/smaps_rollup is memory of a worker's own; `Pss` counts a page that n processes map
+as 1/n in each, so that the sum of it is what the service takes of the machine.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import Any, Final
 
 from report import Panel, add_targets, finish
 from stage import Service, Stage, describe, machine, speech, staged
+
+import mixed  # isort: skip - stage says where it is
 
 BAKED: Final = {"published file": "off", "baked": "auto"}
 CLIP_SECONDS: Final = 10.0
@@ -62,6 +65,7 @@ def look(stage: Stage, workers: int) -> dict[str, Any]:
     service.start(seconds=300)
     at_once = loads(service, done)
     send(service, REQUESTS_EACH * workers, workers)
+    mixed.wait_for_rest()
     found = [smaps(worker.pid) for worker in service.workers()]
     master = smaps(service.master.pid)
     done = len(loads(service, 0))
@@ -98,7 +102,7 @@ def report(result: dict[str, Any]) -> str:
     lines = [
         describe(result["machine"]),
         (
-            f"{result['model']} model, 1 thread a worker, after {REQUESTS_EACH} requests of "
+            f"{result['model']} model, 1 thread a worker, at rest after {REQUESTS_EACH} requests of "
             f"{CLIP_SECONDS:g} s for each"
         ),
         (
