@@ -201,11 +201,7 @@ def test_abort_calls_off_an_activation_that_waits(place: Place) -> None:
 
 
 def test_abort_has_a_version_taken_back_that_is_watched(place: Place) -> None:
-    place.master("succeeds")
-    tried(place.store, place.b)
-    process = place.start("activate", place.b.id, "--watch", "60")
-    wait_until_watched(process)
-    wait_for(lambda: os.path.lexists(place.store.pointers / "watched"))
+    process = start_and_watch(place)
     assert (place.store.pointers / "watched").resolve() == place.b.path.resolve()
     aborted = place.run("abort", "--json")
     assert aborted.returncode == 0, aborted.stderr
@@ -221,17 +217,19 @@ def test_abort_has_a_version_taken_back_that_is_watched(place: Place) -> None:
     assert place.run("abort").stdout == "no roll is under way\n"
 
 
-def wait_until_watched(process: subprocess.Popen[str]) -> None:
-    assert process.stderr is not None
-    assert any("watching it" in line for line in iter(process.stderr.readline, ""))
-
-
-def test_nobody_is_asked_to_take_back_what_a_killed_command_watched(place: Place) -> None:
+def start_and_watch(place: Place) -> subprocess.Popen[str]:
+    """An activation that has begun to watch what it has switched to."""
     place.master("succeeds")
     tried(place.store, place.b)
     process = place.start("activate", place.b.id, "--watch", "60")
-    wait_until_watched(process)
+    assert process.stderr is not None
+    assert any("watching it" in line for line in iter(process.stderr.readline, ""))
     wait_for(lambda: os.path.lexists(place.store.pointers / "watched"))
+    return process
+
+
+def test_nobody_is_asked_to_take_back_what_a_killed_command_watched(place: Place) -> None:
+    process = start_and_watch(place)
     process.kill()
     process.communicate(timeout=30)
     assert place.run("abort").stdout == "no roll is under way\n"

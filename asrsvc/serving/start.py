@@ -133,7 +133,7 @@ def _start(loaded: Settings, environ: dict[str, str]) -> NoReturn:
     environ["PYTHONSAFEPATH"] = "1"
     # Each malloc arena (mallopt(3)) keeps the holes that large recordings leave in it, and which thread gets
     # which arena is chance: with glibc's default workers grew from 107 to 115 MB over 9,000 requests, with
-    # two arenas by 1 to 6 %. With one it is below 1 %, 6 MB less, and no slower (benchmarks/load.py).
+    # two arenas by 1 to 6 %. With one it is 1 % at most, 6 MB less, and no slower (benchmarks/load.py).
     environ.setdefault("MALLOC_ARENA_MAX", "1")
     # Nothing here multiplies matrices in numpy. Its threads for that spin while it is imported: 0.14 of the
     # 0.9 s of CPU time that a load took, and as much of the start of a process that decodes.

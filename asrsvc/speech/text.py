@@ -109,9 +109,8 @@ class Vocabulary:
         # Filled as ids come: to ask for all 25,055 pieces would take 25 ms of each load.
         self._known: dict[int, _Piece] = {}
         ids = {name: processor.piece_to_id(f"<|{name}|>") for name in _LANGUAGES}
-        if any(
-            self.tag(token_id) != name for name, token_id in ids.items()
-        ):  # an unknown piece has an id, too
+        # What is no piece has an id too, that of <unk>.
+        if any(self.tag(token_id) != name for name, token_id in ids.items()):
             raise ModelError(f"{path}: has no language tags such as <|zh|>: not SenseVoice's vocabulary")
         self.no_speech = ids[NO_SPEECH]
         """id of the tag that says that nothing was said"""

@@ -9,16 +9,9 @@ from typing import Any, Self
 
 import psutil
 import pytest
+from mixed import anonymous_kib
 from recordings import write_recording
 from service import Service, running
-
-
-def anonymous_bytes(pid: int) -> int:
-    """Memory that is the process's own, as the kernel counts it (proc(5), smaps_rollup)."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Anonymous:"):
-            return int(line.split()[1]) * 1024
-    raise ValueError("no Anonymous line")
 
 
 class Peak:
@@ -32,7 +25,7 @@ class Peak:
 
     def _watch(self) -> None:
         while not self._end.wait(0.02):
-            self.bytes = max(self.bytes, anonymous_bytes(self.pid))
+            self.bytes = max(self.bytes, anonymous_kib(self.pid) * 1024)
 
     def __enter__(self) -> Self:
         self._thread.start()
