@@ -20,7 +20,7 @@ import soxr
 
 from asrsvc.errors import BadAudio, TooLarge
 from asrsvc.speech.ffmpeg import HelperPool
-from asrsvc.speech.types import MAX_PEAK, SAMPLE_RATE, FloatArray
+from asrsvc.speech.types import MAX_PEAK, SAMPLE_RATE, FloatArray, Notice
 
 MIN_RATE: Final = 2_000
 MAX_RATE: Final = 384_000
@@ -56,17 +56,23 @@ class Limits:
 class Recording:
     """A file that is being decoded: iterate over its blocks once; `seconds` is known after that."""
 
-    def __init__(self, descriptor: int, limits: Limits, helpers: HelperPool) -> None:
+    def __init__(
+        self, descriptor: int, limits: Limits, helpers: HelperPool, *, refuse_incomplete: bool = False
+    ) -> None:
         """Prepare to decode; nothing is read yet.
 
         Args:
             descriptor: of the file, open for reading and seekable; it stays the caller's.
             limits: what it may be at most.
             helpers: where files go that libsndfile does not know.
+            refuse_incomplete: whether a recording of which parts are missing is an error, not a warning.
         """
         self._descriptor = descriptor
         self._limits = limits
         self._helpers = helpers
+        self._refuse_incomplete = refuse_incomplete
+        self.warnings: list[Notice] = []
+        """about the recording; complete once all blocks have been given"""
         self.seconds = 0.0
         """seconds of sound decoded so far, on the file's own clock"""
         self.declared_seconds: float | None = None

@@ -6,18 +6,19 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from asrsvc.speech.text import NO_SPEECH
-from asrsvc.speech.types import Segment, Transcript
+from asrsvc.speech.types import Notice, Segment, Transcript
 
 # Between these languages a text is joined without spaces.
 _WITHOUT_SPACES: Final = frozenset({"zh", "yue", "ja"})
 
 
-def whole(segments: tuple[Segment, ...], seconds: float) -> Transcript:
+def whole(segments: tuple[Segment, ...], seconds: float, warnings: tuple[Notice, ...] = ()) -> Transcript:
     """What the segments of a recording are together.
 
     Args:
         segments: in order of time.
         seconds: length of the recording.
+        warnings: about the recording.
     """
     return Transcript(
         text=join_texts(segments),
@@ -26,6 +27,7 @@ def whole(segments: tuple[Segment, ...], seconds: float) -> Transcript:
         events=tuple(dict.fromkeys(event for s in segments for event in s.events)),
         duration=round(seconds, 3),
         segments=segments,
+        warnings=warnings,
     )
 
 

@@ -21,7 +21,7 @@ from asrsvc.speech.model import Model
 from asrsvc.speech.segment import Segmenter
 from asrsvc.speech.silences import silences
 from asrsvc.speech.text import NO_SPEECH, Reading, read
-from asrsvc.speech.types import SAMPLE_RATE, FloatArray, Language, Segment, Span, Transcript, Waveform
+from asrsvc.speech.types import SAMPLE_RATE, FloatArray, Language, Notice, Segment, Span, Transcript, Waveform
 from asrsvc.speech.words import edges, words
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,8 @@ class Options:
     """whether segments carry tokens"""
     candidates: tuple[Language, ...] = ()
     """with the language `auto`: what may be spoken; none: any of the languages"""
+    refuse_incomplete: bool = False
+    """whether a recording of which parts are missing is an error, not a warning"""
 
 
 @dataclass(slots=True)
@@ -59,6 +61,8 @@ class Progress:
     """samples at 16 kHz from the start of the recording up to which all is recognised"""
     declared_seconds: float | None = None
     """length of the recording by its own header, which may be wrong; None: unknown"""
+    warnings: tuple[Notice, ...] = ()
+    """about the recording; complete once all of it has been decoded"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +157,9 @@ class Transcriber:
             Cancelled: `cancelled` was set.
         """
         progress = progress if progress is not None else Progress()
-        recording = Recording(descriptor, self._limits, self._helpers)
+        recording = Recording(
+            descriptor, self._limits, self._helpers, refuse_incomplete=options.refuse_incomplete
+        )
         with contextlib.closing(self._followed(recording, progress, cancelled)) as blocks:
             spans = self._segmenter.spans(blocks, self.model.max_span_seconds)
             progress.reached = resume_at
@@ -244,7 +250,7 @@ class Transcriber:
         """Transcribe a whole file; arguments and errors are those of `segments`."""
         progress = progress if progress is not None else Progress()
         found = tuple(self.segments(descriptor, options, progress, cancelled))
-        return whole(found, progress.audio_seconds)
+        return whole(found, progress.audio_seconds, progress.warnings)
 
     def _followed(
         self, recording: Recording, progress: Progress, cancelled: threading.Event | None
@@ -259,6 +265,7 @@ class Transcriber:
             yield block
             _check(cancelled)
             self._give_way()
+        progress.warnings = tuple(recording.warnings)
 
     def _read_out(self, inference: Inference, progress: Progress) -> Reading:
         progress.inference_seconds += inference.seconds

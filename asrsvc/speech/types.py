@@ -107,6 +107,21 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """What a client should know of a recording that was transcribed all the same."""
+
+    code: str
+    message: str
+    """one sentence, for people; made of numbers and of our own words, never of a file's"""
+    param: str = "file"
+    """the field that it is about"""
+
+
+AUDIO_INCOMPLETE: Final = "audio_incomplete"
+"""code of a notice: the recording ends before it should, or parts of it could not be decoded"""
+
+
+@dataclass(frozen=True, slots=True)
 class Transcript:
     """The answer to one request."""
 
@@ -120,3 +135,5 @@ class Transcript:
     duration: float
     """seconds of the whole recording"""
     segments: tuple[Segment, ...]
+    warnings: tuple[Notice, ...] = ()
+    """what its client should know; each code at most once"""

@@ -177,7 +177,7 @@ class Desk:
                 found.append(segment)
                 if tell is not None:
                     tell(segment)
-            return whole(tuple(found), progress.audio_seconds)
+            return whole(tuple(found), progress.audio_seconds, progress.warnings)
         finally:
             os.close(descriptor)
 
