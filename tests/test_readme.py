@@ -56,11 +56,14 @@ def test_the_commands_answer_what_the_readme_says(tmp_path: Path) -> None:
                 check=True,
             )
             body = json.loads(run.stdout)
-            shown = json.loads(answer_after(command).replace("[…]", '"…"'))
+            shown = json.loads(re.sub(r"\[…\]|\{…\}", '"…"', answer_after(command)))
             assert list(body) == list(shown)
             left_out = {"request_id"} | {key for key, value in shown.items() if "…" in str(value)}
+            # probabilities may differ a little where another kernel adds in another order
             assert {k: body[k] for k in body if k not in left_out} == {
-                k: shown[k] for k in shown if k not in left_out
+                k: pytest.approx(v, abs=1e-3) if isinstance(v, float) else v
+                for k, v in shown.items()
+                if k not in left_out
             }
         assert "bin/swap-model reload" in COMMANDS
         subprocess.run("bin/swap-model reload", shell=True, cwd=PROJECT, env=environ, timeout=120, check=True)

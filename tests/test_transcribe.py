@@ -31,7 +31,7 @@ from asrsvc.speech.joining import join_texts
 from asrsvc.speech.model import Model
 from asrsvc.speech.segment import Segmenter
 from asrsvc.speech.transcribe import Options, Progress, Transcriber
-from asrsvc.speech.types import LANGUAGES, Language, Segment, Transcript
+from asrsvc.speech.types import LANGUAGES, Language, Segment, Transcript, probability_of
 
 RATE = 16_000
 CLIPS = Path(__file__).resolve().parent / "data" / "clips"
@@ -146,6 +146,53 @@ def test_words_are_the_text_in_order_inside_their_segment(name: str, transcriber
 def test_words_come_only_when_asked_for(transcriber: Transcriber) -> None:
     (segment,) = transcribe(transcriber, CLIPS / "en_1.flac").segments
     assert segment.words == ()
+
+
+def test_the_probabilities_of_the_five_languages_say_what_is_spoken(transcriber: Transcriber) -> None:
+    for name in SPOKEN:
+        said = transcribe(transcriber, CLIPS / name)
+        found = {one.language: one.probability for one in said.language_probabilities}
+        assert list(found) == list(LANGUAGES[1:])
+        assert sum(found.values()) == pytest.approx(1, abs=1e-3)
+        assert max(found, key=found.__getitem__) == said.language
+        assert probability_of(said.language, said.language_probabilities) == found[said.language] > 0.9
+        (segment,) = said.segments
+        assert segment.language_probabilities == said.language_probabilities
+
+
+def test_a_whole_has_the_mean_of_its_languages_over_the_speaking_time(
+    transcriber: Transcriber, four_clips: Path
+) -> None:
+    said = transcribe(transcriber, four_clips)
+    seconds = {
+        s.language: sum(t.end - t.start for t in said.segments if t.language == s.language)
+        for s in said.segments
+    }
+    spoken = sum(seconds.values())
+    found = {one.language: one.probability for one in said.language_probabilities}
+    assert found == pytest.approx({n: seconds.get(n, 0.0) / spoken for n in LANGUAGES[1:]}, abs=0.01)
+
+
+def test_no_language_has_a_probability_where_nothing_was_said(transcriber: Transcriber) -> None:
+    music, noise = (transcribe(transcriber, CLIPS / name) for name in ("bgm.flac", "noise.flac"))
+    assert probability_of(music.language, music.language_probabilities) is None
+    assert noise.language_probabilities == ()
+
+
+@pytest.mark.parametrize("use_itn", [True, False], ids=["with ITN", "without"])
+def test_without_punctuation_digits_and_capitals_stay(*, use_itn: bool, transcriber: Transcriber) -> None:
+    for name in SPOKEN:
+        options = Options(use_itn=use_itn, punctuation=False, words=True, tokens=True)
+        said = transcribe(transcriber, CLIPS / name, options)
+        plain = transcribe(transcriber, CLIPS / name, replace(options, punctuation=True))
+        (segment,), (whole,) = said.segments, plain.segments
+        assert not set(said.text) & set(".,?!。，？！、")
+        assert [c for c in said.text if c.isalnum()] == [c for c in plain.text if c.isalnum()]
+        assert "".join(said.text[t.begin : t.stop] for t in segment.tokens) == said.text
+        assert (segment.start, segment.end) == (whole.start, whole.end)
+        assert "".join(w.word for w in segment.words).replace(" ", "") == said.text.replace(" ", "")
+        if not use_itn:
+            assert said.text == plain.text
 
 
 def test_tokens_are_the_text_piece_by_piece(transcriber: Transcriber) -> None:

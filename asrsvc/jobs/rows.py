@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from asrsvc.jobs.types import Job, JobError
 from asrsvc.speech.transcribe import Options
-from asrsvc.speech.types import Segment, Token, Word
+from asrsvc.speech.types import LanguageProbability, Segment, Token, Word
 
 VIEW: Final = """
 CREATE TEMP VIEW seen AS SELECT
@@ -53,7 +53,12 @@ def job_in(table: sqlite3.Connection, job: str) -> Job:
 
 def options_text(options: Options) -> str:
     """As `options_of` reads it."""
-    return json.dumps({"language": options.language, "use_itn": options.use_itn})
+    chosen = {
+        "language": options.language,
+        "use_itn": options.use_itn,
+        "punctuation": options.punctuation,
+    }
+    return json.dumps(chosen)
 
 
 def options_of(text: str) -> Options:
@@ -62,6 +67,7 @@ def options_of(text: str) -> Options:
     return Options(
         language=found.get("language", "auto"),
         use_itn=bool(found.get("use_itn", True)),
+        punctuation=bool(found.get("punctuation", True)),
         words=True,
         tokens=True,
     )
@@ -86,6 +92,9 @@ def segment_of(text: str) -> Segment:
     known["events"] = tuple(found["events"])
     known["words"] = tuple(
         Word(**{field.name: word[field.name] for field in fields(Word)}) for word in found["words"]
+    )
+    known["language_probabilities"] = tuple(
+        LanguageProbability(**one) for one in found.get("language_probabilities", ())
     )
     known["tokens"] = tuple(Token(*token) for token in found.get("tokens", ()))
     return Segment(**known)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from asrsvc.speech.text import NO_SPEECH
-from asrsvc.speech.types import Notice, Segment, Transcript
+from asrsvc.speech.types import LanguageProbability, Notice, Segment, Transcript
 
 # Between these languages a text is joined without spaces.
 _WITHOUT_SPACES: Final = frozenset({"zh", "yue", "ja"})
@@ -27,6 +27,7 @@ def whole(segments: tuple[Segment, ...], seconds: float, warnings: tuple[Notice,
         events=tuple(dict.fromkeys(event for s in segments for event in s.events)),
         duration=round(seconds, 3),
         segments=segments,
+        language_probabilities=_mean_probabilities(segments),
         warnings=warnings,
     )
 
@@ -54,8 +55,26 @@ def join_texts(segments: Iterable[Segment]) -> str:
 
 def _majority(segments: tuple[Segment, ...], value: Callable[[Segment], str], default: str) -> str:
     """The value that most of the speaking time has; segments without text count only if all are."""
-    spoken = [s for s in segments if s.text] or list(segments)
     seconds: dict[str, float] = {}
-    for segment in spoken:
+    for segment in _spoken(segments):
         seconds[value(segment)] = seconds.get(value(segment), 0.0) + segment.end - segment.start
     return max(seconds, key=lambda name: seconds[name], default=default)
+
+
+def _spoken(segments: tuple[Segment, ...]) -> list[Segment]:
+    """Those with text, or all if none has any."""
+    return [s for s in segments if s.text] or list(segments)
+
+
+def _mean_probabilities(segments: tuple[Segment, ...]) -> tuple[LanguageProbability, ...]:
+    """The mean over the speaking time."""
+    total = 0.0
+    sums: dict[str, float] = {}
+    for segment in _spoken(segments):
+        seconds = segment.end - segment.start
+        total += seconds if segment.language_probabilities else 0.0
+        for one in segment.language_probabilities:
+            sums[one.language] = sums.get(one.language, 0.0) + seconds * one.probability
+    if total <= 0:
+        return ()
+    return tuple(LanguageProbability(name, round(found / total, 4)) for name, found in sums.items())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +22,7 @@ from asrsvc.errors import InferenceFailed, ModelError
 from asrsvc.speech.engine import QUERY_FRAMES
 from asrsvc.speech.features import FRAME_SECONDS
 from asrsvc.speech.frames import BLANK, Frames
-from asrsvc.speech.types import FloatArray, IntArray, Token
+from asrsvc.speech.types import LANGUAGES, FloatArray, IntArray, LanguageProbability, Token
 
 NO_SPEECH: Final = "nospeech"
 
@@ -47,7 +47,8 @@ _EVENTS: Final = {
     "Breath": "breath",
     "Cough": "cough",
 }
-_LANGUAGES: Final = frozenset({"zh", "en", "yue", "ja", "ko", NO_SPEECH})
+_SPOKEN: Final = LANGUAGES[1:]
+_LANGUAGES: Final = frozenset({*_SPOKEN, NO_SPEECH})
 
 EMOTIONS: Final = (*_EMOTIONS.values(), "unknown")
 """that a segment may have"""
@@ -70,6 +71,8 @@ class Reading:
     tokens: tuple[Token, ...]
     no_speech: float = 0.0
     """0 to 1: the posterior probability of the tag nospeech"""
+    language_probabilities: tuple[LanguageProbability, ...] = ()
+    """of the five languages"""
 
     @property
     def confidence(self) -> float:
@@ -114,6 +117,8 @@ class Vocabulary:
             raise ModelError(f"{path}: has no language tags such as <|zh|>: not SenseVoice's vocabulary")
         self.no_speech = ids[NO_SPEECH]
         """id of the tag that says that nothing was said"""
+        self.languages: dict[str, int] = {name: ids[name] for name in _SPOKEN}
+        """language → id of its tag"""
 
     def check_size(self, outputs: int) -> None:
         """Whether the network tells as many tokens apart as there are pieces.
@@ -238,6 +243,7 @@ def read(frames: Frames, vocabulary: Vocabulary) -> Reading:
         events=(_EVENTS[event],) if event in _EVENTS else (),
         tokens=tokens,
         no_speech=_posterior(frames.first, vocabulary.no_speech),
+        language_probabilities=_of_languages(frames.first, vocabulary.languages),
     )
 
 
@@ -245,3 +251,16 @@ def _posterior(logits: FloatArray, token_id: int) -> float:
     """Posterior probability of one token in one frame, whose logits have the shape (V,)."""
     odds = np.exp(logits - logits.max())
     return float(odds[token_id] / odds.sum())
+
+
+def _of_languages(logits: FloatArray, ids: Mapping[str, int]) -> tuple[LanguageProbability, ...]:
+    """The softmax over the tags of the languages alone, as Whisper's `detect_language` has it.
+
+    Args:
+        logits: of the first frame, shape (V,).
+        ids: language → id of its tag.
+    """
+    chosen = logits[list(ids.values())]
+    odds = np.exp(chosen - chosen.max())
+    shares = (odds / odds.sum()).tolist()
+    return tuple(LanguageProbability(name, share) for name, share in zip(ids, shares, strict=True))

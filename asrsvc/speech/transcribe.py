@@ -18,6 +18,7 @@ from asrsvc.speech.ffmpeg import HelperPool
 from asrsvc.speech.joining import whole
 from asrsvc.speech.line import Inference, Line, Promise
 from asrsvc.speech.model import Model
+from asrsvc.speech.punctuation import without_punctuation
 from asrsvc.speech.segment import Segmenter
 from asrsvc.speech.silences import silences
 from asrsvc.speech.text import NO_SPEECH, Reading, read
@@ -35,6 +36,8 @@ class Options:
 
     language: Language = "auto"
     use_itn: bool = True
+    punctuation: bool = True
+    """False: no punctuation; digits and capitals are as `use_itn` has them"""
     words: bool = False
     """whether segments carry words"""
     tokens: bool = False
@@ -232,7 +235,7 @@ class Transcriber:
         """The segment of a span, if there is anything in it; waits for the engine."""
         segment = None
         if asked.promise is not None and asked.features is not None:
-            reading = self._read_out(asked.promise.result(), progress)
+            reading = self._read_out(asked.promise.result(), options, progress)
             progress.spans += 1
             if options.candidates and reading.language not in {*options.candidates, NO_SPEECH}:
                 reading = self._likeliest(asked.features, options, progress)
@@ -267,9 +270,10 @@ class Transcriber:
             self._give_way()
         progress.warnings = tuple(recording.warnings)
 
-    def _read_out(self, inference: Inference, progress: Progress) -> Reading:
+    def _read_out(self, inference: Inference, options: Options, progress: Progress) -> Reading:
         progress.inference_seconds += inference.seconds
-        return read(inference.frames, self.model.vocabulary)
+        reading = read(inference.frames, self.model.vocabulary)
+        return reading if options.punctuation else without_punctuation(reading)
 
     def _likeliest(self, features: FloatArray, options: Options, progress: Progress) -> Reading:
         """What is heard best when it is told that one of the candidates is spoken."""
@@ -282,7 +286,7 @@ class Transcriber:
         """What is heard when it is told that this language is spoken; it may answer another one's tag."""
         timeout = self._queue_timeout
         inference = self._batcher.infer(features, language, use_itn=options.use_itn, timeout=timeout)
-        reading = self._read_out(inference, progress)
+        reading = self._read_out(inference, options, progress)
         kept = reading.language in {*options.candidates, NO_SPEECH}
         return reading if kept else replace(reading, language=language)
 
@@ -307,6 +311,9 @@ class Transcriber:
             words=heard,
             tokens=reading.tokens if options.tokens else (),
             no_speech=round(reading.no_speech, 4),
+            language_probabilities=tuple(
+                replace(one, probability=round(one.probability, 4)) for one in reading.language_probabilities
+            ),
         )
 
 

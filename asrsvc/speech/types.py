@@ -83,6 +83,21 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
+class LanguageProbability:
+    """How probable it is that a language is spoken, given that any of the five is."""
+
+    language: str
+    """zh, en, yue, ja, ko"""
+    probability: float
+    """0 to 1; those of the five languages add up to 1"""
+
+
+def probability_of(language: str, probabilities: tuple[LanguageProbability, ...]) -> float | None:
+    """The probability of one language; None where it is none of them, as `nospeech`."""
+    return next((one.probability for one in probabilities if one.language == language), None)
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
     """What was said in one span."""
 
@@ -104,6 +119,8 @@ class Segment:
     """of the text, where they were asked for"""
     no_speech: float = 0.0
     """0 to 1: the posterior probability that nothing was said"""
+    language_probabilities: tuple[LanguageProbability, ...] = ()
+    """of the five languages, from the first output frame; empty: not known"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,5 +152,7 @@ class Transcript:
     duration: float
     """seconds of the whole recording"""
     segments: tuple[Segment, ...]
+    language_probabilities: tuple[LanguageProbability, ...] = ()
+    """of the five languages, the mean over the speaking time; empty: nothing was heard"""
     warnings: tuple[Notice, ...] = ()
     """what its client should know; each code at most once"""

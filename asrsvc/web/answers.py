@@ -8,6 +8,7 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from asrsvc.errors import AsrError
+from asrsvc.speech.types import LanguageProbability
 
 _TYPES: Final = {
     400: "invalid_request_error",
@@ -30,6 +31,11 @@ class JsonResponse(Response):
     def render(self, content: Any) -> bytes:
         """Encode; keys keep their order, characters outside ASCII stay readable."""
         return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def by_language(probabilities: tuple[LanguageProbability, ...]) -> dict[str, float]:
+    """Language → its probability, as answers have it."""
+    return {one.language: one.probability for one in probabilities}
 
 
 def error_body(error: AsrError) -> dict[str, Any]:

@@ -36,6 +36,7 @@ def job_body(job: Job, keep_seconds: float) -> dict[str, Any]:
         "expires": _moment(None if job.ended is None else job.ended + keep_seconds),
         "language": job.options.language,
         "use_itn": job.options.use_itn,
+        "punctuation": job.options.punctuation,
         "progress": {
             "audio_seconds": job.audio_seconds,
             "duration": None if job.duration is None else round(job.duration, 3),

@@ -22,7 +22,9 @@ from asrsvc.web.transcriptions import FIELDS as TRANSCRIBE_FIELDS
 from asrsvc.web.transcriptions import TIMESTAMPS, parse_fields
 from asrsvc.web.upload import UploadLimits, check_head, declared_length, read_form
 
-FIELDS: Final = tuple(field for field in TRANSCRIBE_FIELDS if field.name in {"language", "use_itn"})
+FIELDS: Final = tuple(
+    field for field in TRANSCRIBE_FIELDS if field.name in {"language", "use_itn", "punctuation"}
+)
 """that may stand beside `file`"""
 _UPLOADS: Final = 64
 """that a worker receives at the same time; they need no place in the queue"""

@@ -7,7 +7,8 @@ import zlib
 from typing import Literal, NotRequired, TypedDict
 
 from asrsvc.speech.joining import Joiner
-from asrsvc.speech.types import Segment, Transcript
+from asrsvc.speech.types import Segment, Transcript, probability_of
+from asrsvc.web.answers import by_language
 from asrsvc.web.openai_fields import Wishes
 
 
@@ -51,7 +52,7 @@ class Word(TypedDict):
 
 
 class VerboseSegment(TypedDict):
-    """A segment; the last four keys are not OpenAI's."""
+    """A segment; the last six keys are not OpenAI's."""
 
     id: int
     seek: int
@@ -64,16 +65,20 @@ class VerboseSegment(TypedDict):
     compression_ratio: float
     no_speech_prob: float
     language: str
+    language_probability: float | None
+    language_probabilities: dict[str, float]
     emotion: str
     events: list[str]
     confidence: float
 
 
 class Verbose(TypedDict):
-    """response_format verbose_json."""
+    """response_format verbose_json; the probabilities are not OpenAI's."""
 
     task: Literal["transcribe"]
     language: str
+    language_probability: float | None
+    language_probabilities: dict[str, float]
     duration: float
     text: str
     segments: NotRequired[list[VerboseSegment]]
@@ -99,6 +104,8 @@ class SegmentEvent(TypedDict):
     end: float
     text: str
     language: str
+    language_probability: float | None
+    language_probabilities: dict[str, float]
     emotion: str
     events: list[str]
     confidence: float
@@ -143,6 +150,8 @@ class Writer:
                 "end": segment.end,
                 "text": added,
                 "language": segment.language,
+                "language_probability": probability_of(segment.language, segment.language_probabilities),
+                "language_probabilities": by_language(segment.language_probabilities),
                 "emotion": segment.emotion,
                 "events": list(segment.events),
                 "confidence": segment.confidence,
@@ -182,6 +191,8 @@ class Writer:
         body: Verbose = {
             "task": "transcribe",
             "language": transcript.language,
+            "language_probability": probability_of(transcript.language, transcript.language_probabilities),
+            "language_probabilities": by_language(transcript.language_probabilities),
             "duration": transcript.duration,
             "text": transcript.text,
             "usage": {"type": "duration", "seconds": transcript.duration},
@@ -229,6 +240,8 @@ def _verbose_segment(number: int, segment: Segment, added: str) -> VerboseSegmen
         "compression_ratio": _compression_ratio(segment.text),
         "no_speech_prob": segment.no_speech,
         "language": segment.language,
+        "language_probability": probability_of(segment.language, segment.language_probabilities),
+        "language_probabilities": by_language(segment.language_probabilities),
         "emotion": segment.emotion,
         "events": list(segment.events),
         "confidence": segment.confidence,

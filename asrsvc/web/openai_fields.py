@@ -41,6 +41,12 @@ FIELDS: Final = (
         kind="boolean",
         default="true",
     ),
+    Field(
+        "punctuation",
+        "not OpenAI's; false: no punctuation; digits and capitals stay as use_itn has them",
+        kind="boolean",
+        default="true",
+    ),
     Field("keywords", "refused", many=True, unsupported="words to listen for cannot be given yet"),
     Field("known_speaker_names", "refused", many=True, unsupported=_NO_SPEAKERS),
     Field("known_speaker_references", "refused", many=True, most_bytes=4 * 2**20, unsupported=_NO_SPEAKERS),
@@ -119,6 +125,7 @@ def parse_fields(form: Form, served: Collection[str]) -> Wishes:
         options=Options(
             language=language,
             use_itn=found["use_itn"],
+            punctuation=found["punctuation"],
             words=form_at in {"srt", "vtt"} or "word" in granularities,
             tokens=logprobs or form_at == "verbose_json",
             candidates=candidates,

@@ -12,8 +12,8 @@ from starlette.responses import Response
 
 from asrsvc.errors import BadRequest
 from asrsvc.speech.transcribe import Options
-from asrsvc.speech.types import LANGUAGES, Language, Segment, Transcript
-from asrsvc.web.answers import JsonResponse
+from asrsvc.speech.types import LANGUAGES, Language, Segment, Transcript, probability_of
+from asrsvc.web.answers import JsonResponse, by_language
 from asrsvc.web.desk import Desk, Moved, Step
 from asrsvc.web.events import Event, stream
 from asrsvc.web.fields import Field, parse
@@ -26,6 +26,12 @@ FIELDS: Final = (
     Field(
         "use_itn",
         "true: punctuation, capitals and digits; false: the words as spoken",
+        kind="boolean",
+        default="true",
+    ),
+    Field(
+        "punctuation",
+        "false: none; digits and capitals stay as use_itn has them",
         kind="boolean",
         default="true",
     ),
@@ -56,6 +62,8 @@ class SegmentBody(TypedDict):
     end: float
     text: str
     language: str
+    language_probability: float | None
+    language_probabilities: dict[str, float]
     emotion: str
     events: list[str]
     confidence: float
@@ -67,6 +75,8 @@ class Answer(TypedDict):
 
     text: str
     language: str
+    language_probability: float | None
+    language_probabilities: dict[str, float]
     emotion: str
     events: list[str]
     duration: float
@@ -94,6 +104,7 @@ def parse_fields(form: Form) -> Wishes:
     options = Options(
         language=cast("Language", found["language"]),
         use_itn=found["use_itn"],
+        punctuation=found["punctuation"],
         words=found["timestamps"] == "word",
     )
     return Wishes(options, found["timestamps"], found["stream"])
@@ -151,6 +162,8 @@ def answer(transcript: Transcript, timestamps: str) -> Answer:
     body: Answer = {
         "text": transcript.text,
         "language": transcript.language,
+        "language_probability": probability_of(transcript.language, transcript.language_probabilities),
+        "language_probabilities": by_language(transcript.language_probabilities),
         "emotion": transcript.emotion,
         "events": list(transcript.events),
         "duration": transcript.duration,
@@ -167,6 +180,8 @@ def segment_body(segment: Segment, *, words: bool) -> SegmentBody:
         "end": segment.end,
         "text": segment.text,
         "language": segment.language,
+        "language_probability": probability_of(segment.language, segment.language_probabilities),
+        "language_probabilities": by_language(segment.language_probabilities),
         "emotion": segment.emotion,
         "events": list(segment.events),
         "confidence": segment.confidence,

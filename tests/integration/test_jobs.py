@@ -110,6 +110,18 @@ def test_language_and_itn_are_those_of_the_request(service: Service) -> None:
     assert jobs.result(job)["text"] == said["woitn"]
 
 
+def test_a_job_leaves_punctuation_out_and_knows_the_languages(service: Service) -> None:
+    jobs = JobClient(service)
+    job = jobs.begin(clip("en_1.flac"), punctuation="false")
+    assert jobs.wait_ended(job)["punctuation"] is False
+    result = jobs.result(job, timestamps="segment")
+    assert result["text"] == "Book a table at 1:25 am"
+    for body in (result, *result["segments"], jobs.result(job, format="verbose_json")):
+        found = body["language_probabilities"]
+        assert list(found) == ["zh", "en", "yue", "ja", "ko"]
+        assert body["language_probability"] == found["en"] > 0.9
+
+
 def test_the_events_of_a_job_come_as_it_goes_on_and_again_from_any_place(
     service: Service, long: bytes
 ) -> None:

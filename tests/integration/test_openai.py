@@ -116,6 +116,24 @@ def test_verbose_json_has_segments_and_what_is_only_here(client: openai.OpenAI, 
     assert said.to_dict()["task"] == "transcribe"
 
 
+def test_verbose_json_says_how_sure_the_language_is(client: openai.OpenAI) -> None:
+    said = client.audio.transcriptions.create(file=CLIP, model="whisper-1", response_format="verbose_json")
+    assert said.segments is not None
+    for body in (said, *said.segments):
+        extra = body.model_extra or {}
+        assert list(extra["language_probabilities"]) == ["zh", "en", "yue", "ja", "ko"]
+        assert extra["language_probability"] == extra["language_probabilities"]["en"] > 0.9
+
+
+def test_punctuation_is_left_out_in_every_format(client: openai.OpenAI) -> None:
+    for name in ("json", "text", "srt", "vtt", "verbose_json"):
+        said = client.audio.transcriptions.create(
+            file=CLIP, model="whisper-1", response_format=name, extra_body={"punctuation": "false"}
+        )
+        assert "Book a table at 1:25 am" in str(said)
+        assert "a.m." not in str(said)
+
+
 def test_words_come_when_they_are_asked_for(client: openai.OpenAI, long: Path) -> None:
     def at(granularities: list[Any]) -> Any:
         return client.audio.transcriptions.create(

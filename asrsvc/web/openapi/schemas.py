@@ -36,6 +36,14 @@ KEYS: Final[dict[str, Schema]] = {
         "enum": [*LANGUAGES[1:], NO_SPEECH],
         "description": "what is spoken; of a whole: what most of the speaking time is in",
     },
+    "language_probabilities": {
+        "description": "of each language, given that any is spoken; of a whole: the mean over the"
+        " speaking time; empty where nothing was heard"
+    },
+    "language_probability": {
+        **_SHARE,
+        "description": "of `language`, when any of the five is spoken; null where nothing was said",
+    },
     "logprob": {"maximum": 0, "description": "logarithm of the token's probability"},
     "model_version": {"description": "the version that answered"},
     "no_speech_prob": {**_SHARE, "description": "probability that nothing was said"},

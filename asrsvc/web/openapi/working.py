@@ -81,6 +81,7 @@ def job() -> Schema:
         "expires": {**moment, "description": "when it is forgotten with its result; UTC, ISO 8601"},
         "language": {"type": "string", "enum": list(LANGUAGES)},
         "use_itn": {"type": "boolean"},
+        "punctuation": {"type": "boolean"},
         "progress": _object(
             {
                 "audio_seconds": {**_SECONDS, "description": "seconds of the recording that are done"},
