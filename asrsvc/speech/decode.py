@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -19,6 +18,8 @@ import soundfile
 import soxr
 
 from asrsvc.errors import BadAudio, TooLarge
+from asrsvc.speech import claims, headers, ogg, sndfile
+from asrsvc.speech.downmix import DownMix
 from asrsvc.speech.ffmpeg import HelperPool
 from asrsvc.speech.types import MAX_PEAK, SAMPLE_RATE, FloatArray, Notice
 
@@ -34,15 +35,8 @@ _BLOCK_VALUES: Final = 2**20  # float32 values of a block over all channels: 4 M
 # CPU seconds that FFmpeg may take for a file: it decodes audio a hundred times faster than it plays.
 _CPU_SECONDS_BASE: Final = 30.0
 _CPU_SECONDS_PER_SECOND: Final = 0.05
-_SNDFILE_FORMATS: Final = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "FLAC", "OGG", "CAF", "AU"})
-# A length in the header that is missed by so much says that the file was cut off.
-_MISSING_SECONDS_ALLOWED: Final = 0.25
-_MISSING_SHARE_ALLOWED: Final = 0.01
-# What programs that write to a pipe put where the length of the sound should stand
-# (ffmpeg: all ones; sox and others: just below 2 GiB).
-_STREAMED_LENGTHS: Final = frozenset({0, 0xFFFFFFFF})
-_STREAMED_LENGTH_FROM: Final = 0x7FFFF000
-_STREAMED_LENGTH_TO: Final = 0x7FFFFFFF
+# FLAC packs 65,535 samples of silence into 12 bytes, which no other format here comes near.
+_MOST_SAMPLES_PER_BYTE: Final = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +76,8 @@ class Recording:
         """Give the recording as consecutive blocks, shape (n,), float32, 16 kHz mono, in [-1, 1].
 
         Raises:
-            BadAudio: no known format, damaged, cut off, not finite, too short, or a sample rate or
-                channel count beyond the limits.
+            BadAudio: no known format, nothing of it can be decoded, incomplete where that is refused, not
+                finite, too short, or a sample rate or channel count beyond the limits.
             TooLarge: longer than the limit.
         """
         frames = samples = rate = 0
@@ -124,21 +118,39 @@ class Recording:
 
     def _mono_blocks(self) -> Iterator[tuple[int, FloatArray]]:
         """Mono blocks at the file's own sample rate, each with that rate in Hz."""
-        if _is_mp3(self._descriptor):
+        pages, sound = ogg.look(self._descriptor), headers.look(self._descriptor)
+        for_sndfile = not sndfile.is_mp3(self._descriptor) and (pages is None or pages.plain)
+        file = sndfile.opened(self._descriptor, sound) if for_sndfile else None
+
+        def missing(held: float) -> float:
+            if pages:
+                return claims.not_a_slip(pages.missing, held)
+            return sound.claim.missing(held) if sound else 0.0
+
+        if file is None:
             yield from self._by_ffmpeg()
-            return
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        try:
-            file = soundfile.SoundFile(self._descriptor, closefd=False)
-        except soundfile.LibsndfileError:
-            yield from self._by_ffmpeg()
+            self._check_whole(self.seconds, missing(self.seconds))
             return
         with file:
-            # With no samples by its header, it may have been written to a pipe: FFmpeg looks further.
-            if file.format in _SNDFILE_FORMATS and file.frames > 0:
-                yield from self._by_sndfile(file)
-                return
-        yield from self._by_ffmpeg()
+            self._note_length(file)
+            held = file.frames / file.samplerate
+            self._check_whole(held, missing(held))
+            yield from self._by_sndfile(file)
+
+    def _check_whole(self, held: float, missing: float) -> None:
+        """Say or refuse that seconds of sound are missing."""
+        if missing > 0:
+            self._note_incomplete(claims.cut_off(held + missing, held))
+
+    def _note_incomplete(self, notice: Notice) -> None:
+        if self._refuse_incomplete:
+            raise BadAudio(notice.message, param="file", code="audio_truncated")
+        self._warn(notice)
+
+    def _warn(self, notice: Notice) -> None:
+        """Note what a client should know; the first notice of each code."""
+        if all(known.code != notice.code for known in self.warnings):
+            self.warnings.append(notice)
 
     def _by_ffmpeg(self) -> Iterator[tuple[int, FloatArray]]:
         cpu = _CPU_SECONDS_BASE + _CPU_SECONDS_PER_SECOND * self._limits.max_seconds
@@ -155,32 +167,54 @@ class Recording:
     def _note_declared(self, seconds: float) -> None:
         self.declared_seconds = seconds
 
+    def _note_length(self, file: soundfile.SoundFile) -> None:
+        """Refuse what is too long by its header, if that can be true."""
+        _check_format(file.samplerate, file.channels)
+        if file.frames <= os.fstat(self._descriptor).st_size * _MOST_SAMPLES_PER_BYTE:
+            self.declared_seconds = file.frames / file.samplerate
+            self._check_length(self.declared_seconds)
+
     def _by_sndfile(self, file: soundfile.SoundFile) -> Iterator[tuple[int, FloatArray]]:
         rate, channels, declared = file.samplerate, file.channels, file.frames
-        _check_format(rate, channels)
-        # 2**63 - 1 stands for a length that the file does not say.
-        known_length = declared < 2**62
-        if known_length:
-            self.declared_seconds = declared / rate
-            self._check_length(declared / rate)
-        _check_chunks(self._descriptor)
         size = max(1, min(rate * _BLOCK_SECONDS, _BLOCK_VALUES // channels))
+        mix = DownMix(rate, channels)
         decoded = 0
+        failure: str | None = None
+        while True:
+            try:
+                frames = file.read(size, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError as error:
+                failure = error.error_string
+                break
+            if not len(frames):
+                break
+            decoded += len(frames)
+            _check_peak(frames)
+            yield rate, mix.push(np.clip(frames, -1, 1))
+        yield rate, mix.finish()
+        held = decoded
+        if file.format == "FLAC" and (failure is not None or sndfile.flac_goes_on(self._descriptor)):
+            # FFmpeg passes over what is damaged, and reads on behind the end of a first stream.
+            for rest_rate, block in self._rest_by_ffmpeg(decoded):
+                held += len(block)
+                yield rest_rate, block
+        elif failure is not None and not decoded:
+            raise BadAudio(f"file is damaged or cut off, at its start ({failure})", param="file")
+        self._check_whole(held / rate, claims.Claim(declared, held, sndfile.FLAC_BITS).missing(held / rate))
+        if failure is not None and (held >= declared or file.format != "FLAC"):
+            self._note_incomplete(claims.damaged(decoded / rate))
+
+    def _rest_by_ffmpeg(self, given: int) -> Iterator[tuple[int, FloatArray]]:
+        """What follows the first samples that were given already; nothing where FFmpeg cannot read on."""
         try:
-            while len(frames := file.read(size, dtype="float32", always_2d=True)):
-                decoded += len(frames)
-                _check_peak(frames)
-                block: FloatArray = np.clip(frames, -1, 1).mean(axis=1, dtype=np.float32)
-                yield rate, block
-        except soundfile.LibsndfileError as error:
-            raise BadAudio(
-                f"file is damaged or cut off, {decoded / rate:.0f} s or more from its start"
-                f" ({error.error_string})",
-                param="file",
-            ) from None
-        missing = (declared - decoded) / rate if known_length else 0.0
-        if missing > max(_MISSING_SECONDS_ALLOWED, _MISSING_SHARE_ALLOWED * declared / rate):
-            raise _cut_off(f"{declared / rate:.2f} s", f"{decoded / rate:.2f} s")
+            for rate, block in self._by_ffmpeg():
+                skipped = min(given, len(block))
+                given -= skipped
+                yield rate, block[skipped:]
+        except BadAudio:
+            if not self.seconds or self._refuse_incomplete:
+                raise
+            self._warn(claims.damaged(self.seconds))
 
 
 def _check_format(rate: int, channels: int) -> None:
@@ -205,51 +239,3 @@ def _check_peak(frames: FloatArray) -> None:
     if math.isfinite(peak):
         raise BadAudio(f"file holds samples up to {peak:g}; between -1 and 1 is right", param="file")
     raise BadAudio("file holds samples that are not finite (NaN or infinity)", param="file")
-
-
-def _cut_off(declared: str, held: str) -> BadAudio:
-    return BadAudio(
-        f"file is cut off: its header declares {declared} and {held} are there",
-        param="file",
-        code="audio_truncated",
-    )
-
-
-def _check_chunks(descriptor: int) -> None:
-    """Compare the length of the sound that a WAV or AIFF header declares with the file's own.
-
-    libsndfile takes what is there without a word (RIFF: Multimedia Programming Interface and Data
-    Specifications 1.0; AIFF: EA IFF 85).
-
-    Raises:
-        BadAudio: bytes are missing at the end.
-    """
-    size = os.fstat(descriptor).st_size
-    head = os.pread(descriptor, 12, 0)
-    order = {b"RIFF": "<", b"FORM": ">"}.get(head[:4])
-    wanted = {b"WAVE": b"data", b"AIFF": b"SSND", b"AIFC": b"SSND"}.get(head[8:12])
-    if order is None or wanted is None:
-        return
-    position = 12
-    for _ in range(1000):
-        header = os.pread(descriptor, 8, position)
-        if len(header) < 8:
-            return
-        (length,) = struct.unpack(order + "I", header[4:])
-        if header[:4] == wanted:
-            streamed = length in _STREAMED_LENGTHS or _STREAMED_LENGTH_FROM <= length <= _STREAMED_LENGTH_TO
-            held = size - position - 8
-            if not streamed and length > held:
-                raise _cut_off(f"{length} bytes of sound", f"{held}")
-            return
-        position += 8 + length + length % 2
-
-
-def _is_mp3(descriptor: int) -> bool:
-    """Whether a file begins as MP3 does: with an ID3 tag or the 11 bits that begin a frame.
-
-    libsndfile's MP3 decoder writes to standard error what it thinks of a damaged file, and loses the
-    end of one with a variable bit rate and without a Xing header.
-    """
-    head = os.pread(descriptor, 3, 0)
-    return head == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
