@@ -18,7 +18,7 @@ import soundfile
 import soxr
 
 from asrsvc.errors import BadAudio, TooLarge
-from asrsvc.speech import claims, headers, ogg, sndfile
+from asrsvc.speech import claims, headers, sndfile
 from asrsvc.speech.downmix import DownMix
 from asrsvc.speech.ffmpeg import HelperPool
 from asrsvc.speech.types import MAX_PEAK, SAMPLE_RATE, FloatArray, Notice
@@ -118,15 +118,9 @@ class Recording:
 
     def _mono_blocks(self) -> Iterator[tuple[int, FloatArray]]:
         """Mono blocks at the file's own sample rate, each with that rate in Hz."""
-        pages, sound = ogg.look(self._descriptor), headers.look(self._descriptor)
-        for_sndfile = not sndfile.is_mp3(self._descriptor) and (pages is None or pages.plain)
-        file = sndfile.opened(self._descriptor, sound) if for_sndfile else None
-
-        def missing(held: float) -> float:
-            if pages:
-                return claims.not_a_slip(pages.missing, held)
-            return sound.claim.missing(held) if sound else 0.0
-
+        sound = headers.look(self._descriptor)
+        missing = sound.claim.missing if sound else _nothing
+        file = sndfile.opened(self._descriptor, sound)
         if file is None:
             yield from self._by_ffmpeg()
             self._check_whole(self.seconds, missing(self.seconds))
@@ -215,6 +209,11 @@ class Recording:
             if not self.seconds or self._refuse_incomplete:
                 raise
             self._warn(claims.damaged(self.seconds))
+
+
+def _nothing(_seconds: float) -> float:
+    """What is missing of a file that claims nothing."""
+    return 0.0
 
 
 def _check_format(rate: int, channels: int) -> None:

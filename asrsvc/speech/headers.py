@@ -158,6 +158,7 @@ class _Walk:
             start = position + layout.head
             if name in _JOINED and layout.sound == b"data":  # another whole file, joined to the first
                 position += 12
+                self.wrong = True
                 continue
             if name == b"ds64" and not self.sounds:
                 self.ds64 = start
@@ -198,7 +199,10 @@ class _Walk:
         found = self._chunk(position)
         if found is None:
             return position >= self.end
-        return found[0] in _JOINED or 0 <= found[1] <= self.end - position - self.layout.head
+        return (
+            found[0] in (*_JOINED, self.layout.sound)
+            or 0 <= found[1] <= self.end - position - self.layout.head
+        )
 
     def _sound(self, size_at: int, start: int, size: int) -> bool:
         """Note a chunk of sound; whether it is the last one."""

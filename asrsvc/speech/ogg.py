@@ -1,8 +1,9 @@
-"""What the pages of an Ogg file say, read without decoding it.
+"""Whether an Ogg file is one that libsndfile reads whole, by its pages alone.
 
-libsndfile decodes one stream of Opus or Vorbis several times faster than FFmpeg, but it stops where a second
-one follows (chained streams: radio, voice notes that were joined) and knows nothing of time stamps that
-jump (a recorder that gets nothing while the speaker is muted). So the pages are looked at first.
+libsndfile decodes a stream of Opus or Vorbis several times faster than FFmpeg, but it stops where a second
+stream follows (radio, voice notes that were joined), knows nothing of time stamps that jump (a recorder that
+gets nothing while the speaker is muted), and drops a last page that has been cut off. So the pages are looked
+at first.
 
 Sources: RFC 3533 (Ogg), RFC 7845 (Opus in Ogg), RFC 6716 §3.1 (length of an Opus packet), Vorbis I §4.2.2.
 """
@@ -11,16 +12,15 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-_PAGE: Final = struct.Struct(
-    "<4sBBqII4xB"
-)  # mark, version, flags, granule, serial, sequence, checksum, lines
+# The mark, version, flags, granule, serial, sequence number, (checksum,) and number of lacing values.
+_HEAD: Final = struct.Struct("<4sBBqII4xB")
 _CONTINUED: Final = 1
 _FIRST: Final = 2
 _OPUS_RATE: Final = 48_000
-_OPUS_MOST: Final = 5760  # samples of a packet: 120 ms
 # Samples at 48 kHz of one frame, by the configuration in the first five bits of a packet.
 _OPUS_FRAMES: Final = (*(480, 960, 1920, 2880) * 3, *(480, 960) * 2, *(120, 240, 480, 960) * 4)
 _SLACK: Final = 0.1
@@ -28,13 +28,13 @@ _SLACK: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Pages:
-    """What was found."""
-
-    plain: bool
-    """whether it is one stream of Opus or Vorbis, with every page in its place and no jump in time"""
-    missing: float = 0.0
-    """seconds of sound that the last page declares and that are not there, since it has been cut off"""
+class _Page:
+    flags: int
+    granule: int
+    serial: int
+    sequence: int
+    lacing: bytes
+    body: bytes
 
 
 @dataclass(slots=True)
@@ -44,86 +44,89 @@ class _Stream:
     serial: int
     rate: int
     longest: int | None
-    """samples that a packet has at most; None: its first bytes say it (Opus)"""
-    known: bool = True
-    """whether it is Opus or Vorbis"""
+    """samples that a packet has at most; None: its first bytes say how many (Opus)"""
     sequence: int = 0
-    granule: int = 0
+    headers: int = 0
+    """pages of comments and code books"""
+    end: int = 0
+    """samples of the sound so far, at most"""
+    begun: int = 0
+    """samples of the packet that goes on in the next page"""
 
-    def missing(self, serial: int, granule: int) -> float:
-        """Seconds from the last whole page to the end of the one that has been cut off."""
-        return max(0, granule - self.granule) / self.rate if serial == self.serial else 0.0
+    def goes_on(self, page: _Page) -> bool:
+        """Take the next page; False: it is not of this stream, one is missing, or the time jumps."""
+        if page.flags & _FIRST or page.serial != self.serial or page.sequence != self.sequence + 1:
+            return False
+        self.sequence = page.sequence
+        if page.granule == 0 and self.headers < 2:
+            self.headers += 1
+            return True
+        self.end += self._samples(page)
+        if page.granule > self.end + _SLACK * self.rate:
+            return False
+        if self.longest is not None and page.granule >= 0:
+            self.end = page.granule
+        return True
 
-    def samples(self, body: bytes, lines: bytes) -> int:
-        """Samples of the packets that end on a page, at most."""
-        ends = sum(line < 255 for line in lines)
+    def _samples(self, page: _Page) -> int:
+        """Samples of the packets that end on a page."""
         if self.longest is not None:
-            return ends * self.longest
-        total, start, size = 0, 0, 0
-        for line in lines:
-            size += line
-            if line < 255:
-                total += _opus_samples(body[start : start + 2])
-                start, size = start + size, 0
+            return sum(length < 255 for length in page.lacing) * self.longest
+        total = start = end = 0
+        length = self.begun if page.flags & _CONTINUED else _opus_samples(page.body[:2])
+        for lacing in page.lacing:
+            end += lacing
+            if lacing < 255:
+                total += length
+                start = end
+                length = _opus_samples(page.body[start : start + 2])
+        self.begun = length
         return total
 
 
-def look(descriptor: int) -> Pages | None:
-    """Read all pages.
+def unusual(descriptor: int) -> bool:
+    """Whether a file is Ogg, but not one whole stream of Opus or Vorbis without a jump in its time stamps.
 
     Args:
         descriptor: of the file, open for reading; its position is neither used nor moved.
-
-    Returns:
-        what they say; None: the file does not begin as Ogg does.
     """
+    if os.pread(descriptor, 4, 0) != b"OggS":
+        return False
+    pages = _pages(descriptor)
+    first = next(pages)
+    stream = _begin(first) if first else None
+    return stream is None or not all(page and stream.goes_on(page) for page in pages)
+
+
+def _pages(descriptor: int) -> Iterator[_Page | None]:
+    """The pages of a file, one behind the other; None: what follows is no whole page."""
     end = os.fstat(descriptor).st_size
-    stream: _Stream | None = None
-    plain, position, headers = True, 0, 0
+    position = 0
     while position < end:
-        head = os.pread(descriptor, _PAGE.size + 255, position)
-        if len(head) < _PAGE.size or head[:4] != b"OggS":
-            return Pages(plain=False) if position else None
-        _, _, flags, granule, serial, sequence, count = _PAGE.unpack_from(head)
-        lines = head[_PAGE.size : _PAGE.size + count]
-        start = position + _PAGE.size + count
-        position = start + sum(lines)
-        if position > end or len(lines) < count:
-            return Pages(plain, stream.missing(serial, granule) if stream else 0.0)
-        body = os.pread(descriptor, sum(lines), start)
-        if stream is None or flags & _FIRST:
-            first = stream is None and sequence == 0
-            stream, headers = _begin(body, serial), 0
-            if stream is None:
-                return Pages(plain=False)
-            plain &= first and stream.known
-            continue
-        if serial != stream.serial:
-            return Pages(plain=False)
-        plain &= sequence == stream.sequence + 1
-        stream.sequence = sequence
-        if granule == 0 and headers < 2:  # pages of comments and code books
-            headers += 1
-        elif granule >= 0:
-            allowed = stream.samples(body, lines) + (_OPUS_MOST if flags & _CONTINUED else 0)
-            plain &= granule - stream.granule <= allowed + _SLACK * stream.rate
-            stream.granule = granule
-    return Pages(plain and stream is not None)
+        head = os.pread(descriptor, _HEAD.size + 255, position)
+        if len(head) < _HEAD.size or head[:4] != b"OggS":
+            yield None
+            return
+        _, _, flags, granule, serial, sequence, count = _HEAD.unpack_from(head)
+        lacing = head[_HEAD.size : _HEAD.size + count]
+        start = position + _HEAD.size + count
+        position = start + sum(lacing)
+        if position > end:
+            yield None
+            return
+        yield _Page(flags, granule, serial, sequence, lacing, os.pread(descriptor, sum(lacing), start))
 
 
-def _begin(body: bytes, serial: int) -> _Stream | None:
-    """The stream that begins with this page; None: its codec is not known here."""
+def _begin(page: _Page) -> _Stream | None:
+    """The stream that begins with this page; None: neither Opus nor Vorbis, or not its beginning."""
+    body = page.body
+    if page.sequence != 0:
+        return None
     if body[:8] == b"OpusHead":
-        return _Stream(serial, _OPUS_RATE, None)
+        return _Stream(page.serial, _OPUS_RATE, None)
     if body[:7] == b"\x01vorbis" and len(body) >= 30:
         (rate,) = struct.unpack_from("<I", body, 12)
-        return _Stream(serial, max(1, rate), 2 ** (body[28] >> 4) // 2)
-    if body[:5] == b"\x7fFLAC" and len(body) >= 31:
-        rate = int.from_bytes(body[27:30]) >> 4
-        return _Stream(serial, max(1, rate), 2**16, known=False)
-    if body[:8] == b"Speex   " and len(body) >= 40:
-        (rate,) = struct.unpack_from("<I", body, 36)
-        return _Stream(serial, max(1, rate), 2**16, known=False)
+        return _Stream(page.serial, max(1, rate), 2 ** (body[28] >> 4) // 2)
     return None
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import soundfile
 
-from asrsvc.speech import claims, headers
+from asrsvc.speech import claims, headers, ogg
 
 FLAC_BITS: Final = 36
 """of the number of samples in the header of a FLAC file (STREAMINFO)"""
@@ -19,7 +19,17 @@ _TAGS: Final = 1024  # bytes of tags that may follow the sound; more is worth a 
 
 
 def opened(descriptor: int, sound: headers.Sound | None) -> soundfile.SoundFile | None:
-    """The file for libsndfile; None: FFmpeg reads it, or reads it better."""
+    """Open a file if libsndfile is to read it.
+
+    Args:
+        descriptor: of the file, open for reading and seekable; its position is moved.
+        sound: what its headers say.
+
+    Returns:
+        the file, with at least one sample by its header; None: FFmpeg reads it, or reads it better.
+    """
+    if _is_mp3(descriptor) or ogg.unusual(descriptor):
+        return None
     repaired = sound.repaired(descriptor) if sound else None
     os.lseek(descriptor, 0, os.SEEK_SET)
     try:
@@ -46,7 +56,7 @@ def flac_goes_on(descriptor: int) -> bool:
     return b"fLaC" in os.pread(descriptor, max(0, size - start), start)
 
 
-def is_mp3(descriptor: int) -> bool:
+def _is_mp3(descriptor: int) -> bool:
     """Whether a file begins as MP3 does: with an ID3 tag or the 11 bits that begin a frame.
 
     libsndfile's MP3 decoder writes to standard error what it thinks of a damaged file, and loses the
