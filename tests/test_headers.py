@@ -141,6 +141,15 @@ def test_of_a_file_that_was_cut_off_the_part_that_is_there_is_read(kind: str, sh
     assert whole == pytest.approx(len(SOUND) / 16_000, abs=0.001)
 
 
+def test_half_a_block_of_adpcm_at_the_end_is_no_sound() -> None:
+    content = made("WAV", "IMA_ADPCM")
+    whole = samples_of(content)
+    for size in range(len(content) * 6 // 10, len(content) * 6 // 10 + 300, 37):
+        samples = samples_of(content[:size])
+        assert len(samples) > 0.55 * len(whole)
+        assert (samples == whole[: len(samples)]).all()
+
+
 def test_a_pipe_that_says_nothing_in_any_length() -> None:
     content = made("RF64")
     at = content.index(b"ds64") + 8

@@ -213,13 +213,19 @@ class _Walk:
         declared = max(0, size - lead)
         orderly = 0 <= size <= there and self._orderly(self._next(start, size))
         # What is claimed is there, or so little of it that the rest can be nothing but sound.
-        taken = size if 0 <= size <= there and (orderly or declared * ABSURD >= there) else there
+        taken = size
+        if not 0 <= size <= there or (not orderly and declared * ABSURD < there):
+            taken = there - there % self._block()  # half a block of ADPCM would be noise
         if not self.sounds:
             self.size_at = size_at
         self.sounds.append(range(start, start + max(lead, taken)))
         self.declared += declared if taken == size or size > there else 0
         self.wrong |= taken != size
         return taken != size or not orderly
+
+    def _block(self) -> int:
+        """Bytes that belong together, by a description of the samples as WAV has it."""
+        return int.from_bytes(self.format[12:14], "little" if self.layout.size[0] == "<" else "big") or 1
 
     def _pieces(self) -> list[Piece]:
         """The file with one chunk of sound, of the right size, and with all padding."""
