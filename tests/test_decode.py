@@ -152,21 +152,11 @@ def test_a_wav_written_to_a_pipe_is_read_to_its_end(decode: Decoder, length: int
     assert len(decode(bytes(content))) / RATE == pytest.approx(SECONDS, abs=0.001)
 
 
-@pytest.mark.parametrize("kind", ["RIFF", "AIFF"])
-def test_a_header_that_claims_more_than_is_there_is_refused(decode: Decoder, kind: str) -> None:
-    content = bytearray(wav(clip(), kind="WAV" if kind == "RIFF" else "AIFF"))
-    at = content.index(b"data" if kind == "RIFF" else b"SSND") + 4
-    content[at : at + 4] = struct.pack("<I" if kind == "RIFF" else ">I", 4_000_000_000)
-    error = decode.error(bytes(content))
-    assert (error.code, error.param) == ("audio_truncated", "file")
-    assert "4000000000" in error.message
-
-
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.8])
 @pytest.mark.parametrize(
     "name",
     [
-        *("wav-s16", "wav-float", "aiff", "flac", "mp3-xing-cbr", "mp3-xing-vbr"),
+        *("mp3-xing-cbr", "mp3-xing-vbr"),
         *("m4a-moov-first", "m4a-moov-last", "m4a-alac", "mp4-video", "3gp-amr"),
     ],
 )

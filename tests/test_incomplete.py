@@ -264,6 +264,12 @@ def test_flac_that_is_damaged_in_the_middle_gives_what_can_be_decoded(what: str,
     decode.refused(damaged)
 
 
+def test_flac_of_which_nothing_can_be_decoded_is_an_error(decode: Decoder) -> None:
+    with pytest.raises(BadAudio, match="file is damaged: nothing of it can be decoded") as caught:
+        decode(encoded("flac")[:200] + bytes(50_000))
+    assert caught.value.code == "audio_undecodable"
+
+
 def test_flac_with_tags_around_it_is_whole(decode: Decoder) -> None:
     tag = b"ID3\4\0\0\0\0\1\0" + bytes(128)
     heard = decode(tag + encoded("flac") + b"TAG" + bytes(125), refuse=True)

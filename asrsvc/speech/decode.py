@@ -192,8 +192,8 @@ class Recording:
             for rest_rate, block in self._rest_by_ffmpeg(decoded):
                 held += len(block)
                 yield rest_rate, block
-        elif failure is not None and not decoded:
-            raise BadAudio(f"file is damaged or cut off, at its start ({failure})", param="file")
+        if failure is not None and not held:
+            raise BadAudio(f"file is damaged: nothing of it can be decoded ({failure})", param="file")
         self._check_whole(held / rate, claims.Claim(declared, held, sndfile.FLAC_BITS).missing(held / rate))
         if failure is not None and (held >= declared or file.format != "FLAC"):
             self._note_incomplete(claims.damaged(decoded / rate))

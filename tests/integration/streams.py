@@ -25,13 +25,26 @@ def spoken() -> list[dict[str, Any]]:
 @cache
 def joined(clips: int, pause: float = 1.5) -> bytes:
     """A FLAC file of so many clips, one after the other, with near silence between two."""
+    file = io.BytesIO()
+    soundfile.write(file, _samples(clips, pause), RATE, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
+
+
+def poisoned(clips: int) -> bytes:
+    """A WAV file of so many clips that cannot be decoded from three quarters of its length on."""
+    samples = _samples(clips, 1.5)
+    samples[len(samples) * 3 // 4] = np.nan
+    file = io.BytesIO()
+    soundfile.write(file, samples, RATE, format="WAV", subtype="FLOAT")
+    return file.getvalue()
+
+
+def _samples(clips: int, pause: float) -> np.ndarray:
     quiet = np.random.default_rng(1).normal(0, 1e-4, round(pause * RATE)).astype(np.float32)
     parts = []
     for clip in itertools.islice(itertools.cycle(spoken()), clips):
         parts += [soundfile.read(CLIPS / clip["file"], dtype="float32")[0], quiet]
-    file = io.BytesIO()
-    soundfile.write(file, np.concatenate(parts), RATE, format="FLAC", subtype="PCM_16")
-    return file.getvalue()
+    return np.concatenate(parts)
 
 
 def texts(clips: int) -> list[str]:

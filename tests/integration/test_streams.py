@@ -11,7 +11,7 @@ import pytest
 from inspection import Inspection, check_error
 from rolling import nginx, operated
 from service import CLIPS, Service, free_port, wait_for
-from streams import joined, spoken, streaming, texts
+from streams import joined, poisoned, spoken, streaming, texts
 
 LONG = 150
 """clips: about ten minutes"""
@@ -122,8 +122,7 @@ def test_what_cannot_be_decoded_is_an_error_before_the_stream(service: Service, 
 
 @pytest.mark.parametrize("path", ["/api/transcribe", "/v1/audio/transcriptions"])
 def test_what_fails_in_the_middle_is_the_last_event(service: Service, path: str) -> None:
-    whole = joined(LONG)
-    with streaming(service, whole[: len(whole) * 3 // 4], path) as (head, found):
+    with streaming(service, poisoned(LONG), path) as (head, found):
         assert head.status_code == 200
         *told, error, end = found
         request_id = head.headers["x-request-id"]

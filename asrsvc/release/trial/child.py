@@ -76,10 +76,11 @@ class _Trial:
         }
 
     def _listen(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        """How long a recording is, in seconds, decoded to its end."""
+        """How long a recording is, in seconds, decoded to its end; its text is that of all of it."""
         with _opened(question["path"]) as descriptor:
             limits = Limits(max_seconds=float(question["max_seconds"]))
-            samples = sum(len(block) for block in Recording(descriptor, limits, self._helpers).blocks())
+            recording = Recording(descriptor, limits, self._helpers, refuse_incomplete=True)
+            samples = sum(len(block) for block in recording.blocks())
         return {"seconds": samples / SAMPLE_RATE}
 
     def _check(self, question: Mapping[str, Any]) -> dict[str, Any]:
