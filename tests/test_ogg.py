@@ -45,15 +45,28 @@ def pages(content: bytes) -> list[bytes]:
     return found
 
 
+def checksum(page: bytes) -> int:
+    """Of a page whose field for it is 0, bit by bit as RFC 3533 has it."""
+    found = 0
+    for byte in page:
+        found ^= byte << 24
+        for _ in range(8):
+            found = (found << 1 ^ (0x04C11DB7 if found >> 31 else 0)) & 0xFFFFFFFF
+    return found
+
+
 def later(page: bytes, samples: int) -> bytes:
-    """A page with a later time stamp; its checksum is not looked at here."""
+    """A page with a later time stamp."""
     (granule,) = struct.unpack_from("<q", page, 6)
-    return page[:6] + struct.pack("<q", granule + samples) + page[14:]
+    blank = page[:6] + struct.pack("<q", granule + samples) + page[14:22] + bytes(4) + page[26:]
+    return blank[:22] + struct.pack("<I", checksum(blank)) + blank[26:]
 
 
 @pytest.mark.parametrize("name", ["opus", "opus-48k-stereo", "vorbis"])
 def test_one_whole_stream_of_opus_or_vorbis_is_usual(name: str) -> None:
-    assert not is_unusual(encoded(name))
+    content = encoded(name)
+    assert not is_unusual(content)
+    assert not is_unusual(b"".join(later(page, 0) for page in pages(content)))
 
 
 @pytest.mark.parametrize("milliseconds", [20, 1000])
@@ -90,6 +103,7 @@ def test_unusual_are(content: bytes) -> None:
         "the beginning is missing": whole(parts[1:]),
         "something between the pages": whole([*parts[:-1], b"\0" * 100, parts[-1]]),
         "something behind the pages": content + b"\0" * 100,
+        "a bit is wrong": content[:-500] + bytes([content[-500] ^ 1]) + content[-499:],
         "a hole": whole([*parts[:-1], later(parts[-1], 480_000)]),
     }
     assert [name for name, case in cases.items() if not is_unusual(case)] == []

@@ -2,8 +2,8 @@
 
 libsndfile decodes a stream of Opus or Vorbis several times faster than FFmpeg, but it stops where a second
 stream follows (radio, voice notes that were joined), knows nothing of time stamps that jump (a recorder that
-gets nothing while the speaker is muted), and drops a last page that has been cut off. So the pages are looked
-at first.
+gets nothing while the speaker is muted), and drops pages that are damaged or cut off without a word. So the
+pages are looked at first.
 
 Sources: RFC 3533 (Ogg), RFC 7845 (Opus in Ogg), RFC 6716 §3.1 (length of an Opus packet), Vorbis I §4.2.2.
 """
@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-# The mark, version, flags, granule, serial, sequence number, (checksum,) and number of lacing values.
-_HEAD: Final = struct.Struct("<4sBBqII4xB")
+# The mark, version, flags, granule, serial, sequence number, checksum, and number of lacing values.
+_HEAD: Final = struct.Struct("<4sBBqIIIB")
+_CHECKSUM_AT: Final = 22
+_REVERSED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _CONTINUED: Final = 1
 _FIRST: Final = 2
 _OPUS_RATE: Final = 48_000
@@ -104,17 +107,27 @@ def _pages(descriptor: int) -> Iterator[_Page | None]:
     position = 0
     while position < end:
         head = os.pread(descriptor, _HEAD.size + 255, position)
-        if len(head) < _HEAD.size or head[:4] != b"OggS":
-            yield None
+        page = _page(descriptor, head, position) if len(head) >= _HEAD.size else None
+        yield page
+        if page is None:
             return
-        _, _, flags, granule, serial, sequence, count = _HEAD.unpack_from(head)
-        lacing = head[_HEAD.size : _HEAD.size + count]
-        start = position + _HEAD.size + count
-        position = start + sum(lacing)
-        if position > end:
-            yield None
-            return
-        yield _Page(flags, granule, serial, sequence, lacing, os.pread(descriptor, sum(lacing), start))
+        position += _HEAD.size + len(page.lacing) + len(page.body)
+
+
+def _page(descriptor: int, head: bytes, position: int) -> _Page | None:
+    mark, _, flags, granule, serial, sequence, checksum, count = _HEAD.unpack_from(head)
+    lacing = head[_HEAD.size : _HEAD.size + count]
+    body = os.pread(descriptor, sum(lacing), position + _HEAD.size + count)
+    blank = head[:_CHECKSUM_AT] + bytes(4) + head[_CHECKSUM_AT + 4 : _HEAD.size]
+    if mark != b"OggS" or len(body) < sum(lacing) or _checksum(blank + lacing + body) != checksum:
+        return None
+    return _Page(flags, granule, serial, sequence, lacing, body)
+
+
+def _checksum(page: bytes) -> int:
+    """CRC-32 of the polynomial 0x04c11db7, highest bit first: the mirror image of what zlib computes."""
+    mirrored = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{mirrored:032b}"[::-1], 2)
 
 
 def _begin(page: _Page) -> _Stream | None:
