@@ -159,7 +159,8 @@ class Recording:
             yield rate, block
 
     def _note_declared(self, seconds: float) -> None:
-        self.declared_seconds = seconds
+        if seconds <= self._limits.max_seconds:  # else it is invented, or the file is refused before its end
+            self.declared_seconds = seconds
 
     def _note_length(self, file: soundfile.SoundFile) -> None:
         """Refuse what is too long by its header, if that can be true."""
