@@ -423,6 +423,14 @@ class Settings:
         "length of a recording, at most",
         _seconds(1, 360_000),
     )
+    incomplete: str = _setting(
+        "ASR_INCOMPLETE",
+        "transcribe",
+        "name",
+        "a recording of which parts are missing, where its request does not say: transcribe what is there,"
+        " with a warning, or refuse it",
+        _one_of("transcribe", "refuse"),
+    )
     queue_limit: int = _setting(
         "ASR_QUEUE_LIMIT",
         "100",
@@ -641,6 +649,10 @@ class Settings:
         if self.device != "cpu" or self.bake == "off":
             return "off"
         return "uint8" if self.bake == "uint8" else "auto"
+
+    def refuses_incomplete(self) -> bool:
+        """Whether a recording of which parts are missing is refused where its request does not say."""
+        return self.incomplete == "refuse"
 
     def draining_count(self) -> int:
         """How many workers may drain at the same time, `auto` resolved."""

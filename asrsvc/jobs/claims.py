@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from asrsvc.jobs.rows import job_in, segment_text
+from asrsvc.jobs.rows import job_in, segment_text, warnings_text
 from asrsvc.jobs.storage import Storage, note_failed
 from asrsvc.jobs.types import Job, JobError
 from asrsvc.jobs.uploads import Lock
-from asrsvc.speech.types import Segment
+from asrsvc.speech.types import Notice, Segment
 
 _ALONE_FROM: Final = 2
 """deaths after which a job is worked on with no other one beside it, which it may take with it"""
@@ -44,6 +44,8 @@ class Findings:
     """see `Job`"""
     duration: float | None
     """see `Job`"""
+    warnings: tuple[Notice, ...] = ()
+    """about the recording; none: what was found before stays"""
 
 
 class Claims:
@@ -193,11 +195,13 @@ class Claims:
 def _progress(table: sqlite3.Connection, claim: Claim, findings: Findings) -> bool:
     """Write down what has been found, if the job is still the claim's."""
     reached = findings.reached
+    warnings = warnings_text(findings.warnings) if findings.warnings else None
     changed = table.execute(
         "UPDATE jobs SET deaths = CASE WHEN ? > reached THEN 1 ELSE deaths END,"
-        " reached = max(reached, ?), duration = coalesce(?, duration), version = ?"
+        " reached = max(reached, ?), duration = coalesce(?, duration), version = ?,"
+        " warnings = coalesce(?, warnings)"
         " WHERE id = ? AND claim = ? AND state = 'running'",
-        (reached, reached, findings.duration, findings.version, claim.job.id, claim.turn),
+        (reached, reached, findings.duration, findings.version, warnings, claim.job.id, claim.turn),
     )
     if changed.rowcount == 0:
         return False

@@ -19,7 +19,7 @@ from asrsvc.jobs.rows import VIEW
 from asrsvc.jobs.uploads import make_private_folder
 from asrsvc.release.files import sync_folder
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 """what this code makes and knows"""
 READABLE_FROM: Final = 1
 """the oldest schema whose code can work with what this code makes"""
@@ -57,6 +57,10 @@ CREATE TABLE segments (
   PRIMARY KEY (job, number)
 ) WITHOUT ROWID;
 """
+_CHANGES: Final[dict[int, tuple[str, ...]]] = {
+    2: ("ALTER TABLE jobs ADD COLUMN warnings TEXT NOT NULL DEFAULT '[]'",),  # see rows.warnings_of
+}
+"""what makes each schema of the one before; code that is older works on with the result"""
 
 
 class Database:
@@ -122,7 +126,8 @@ class Database:
             if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'about'").fetchone():
                 for statement in _TABLES.split(";\n"):
                     connection.execute(statement)
-                connection.execute("INSERT INTO about VALUES (?, ?)", (SCHEMA, READABLE_FROM))
+                connection.execute("INSERT INTO about VALUES (1, ?)", (READABLE_FROM,))
+            _bring_up_to_date(connection)
             connection.execute("COMMIT")
             connection.execute(VIEW)
         except BaseException:
@@ -153,3 +158,12 @@ class Database:
             raise JobsUnavailable(f"{self._path} cannot be used: {error}") from error
         except OSError as error:
             raise JobsUnavailable(f"{self._path} cannot be used: {error.strerror or error}") from error
+
+
+def _bring_up_to_date(connection: sqlite3.Connection) -> None:
+    """In a transaction: what older code has made gets what is new since then."""
+    (made,) = connection.execute("SELECT schema FROM about").fetchone()
+    for schema in range(made + 1, SCHEMA + 1):
+        for statement in _CHANGES[schema]:
+            connection.execute(statement)
+        connection.execute("UPDATE about SET schema = ?", (schema,))

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from asrsvc.jobs.types import Job, JobError
 from asrsvc.speech.transcribe import Options
-from asrsvc.speech.types import LanguageProbability, Segment, Token, Word
+from asrsvc.speech.types import LanguageProbability, Notice, Segment, Token, Word
 
 VIEW: Final = """
 CREATE TEMP VIEW seen AS SELECT
@@ -18,7 +18,8 @@ CREATE TEMP VIEW seen AS SELECT
   (SELECT count(*) FROM segments WHERE job = jobs.number) AS segments,
   (SELECT json_group_array(version) FROM (
     SELECT version FROM segments WHERE job = jobs.number GROUP BY version ORDER BY min(number)
-  )) AS versions
+  )) AS versions,
+  warnings
 FROM jobs WHERE state != 'receiving'
 """
 """a view of each connection's own, whose rows `job_of` reads"""
@@ -27,7 +28,7 @@ FROM jobs WHERE state != 'receiving'
 def job_of(row: Sequence[Any]) -> Job:
     """A job from its row in the view `seen`."""
     id_, number, client, state, options, created, started, ended, reached, duration, *rest = row
-    version, error, count, versions = rest
+    version, error, count, versions, warnings = rest
     return Job(
         id=id_,
         number=number,
@@ -43,6 +44,7 @@ def job_of(row: Sequence[Any]) -> Job:
         version=version,
         versions=tuple(json.loads(versions)),
         error=JobError(**json.loads(error)) if error is not None else None,
+        warnings=warnings_of(warnings),
     )
 
 
@@ -57,6 +59,7 @@ def options_text(options: Options) -> str:
         "language": options.language,
         "use_itn": options.use_itn,
         "punctuation": options.punctuation,
+        "refuse_incomplete": options.refuse_incomplete,
     }
     return json.dumps(chosen)
 
@@ -70,12 +73,27 @@ def options_of(text: str) -> Options:
         punctuation=bool(found.get("punctuation", True)),
         words=True,
         tokens=True,
+        refuse_incomplete=bool(found.get("refuse_incomplete", False)),
     )
 
 
 def error_text(error: JobError) -> str:
     """As `job_of` reads it."""
     return json.dumps(asdict(error), ensure_ascii=False)
+
+
+def warnings_text(warnings: Sequence[Notice]) -> str:
+    """As `warnings_of` reads it."""
+    return json.dumps([asdict(notice) for notice in warnings], ensure_ascii=False)
+
+
+def warnings_of(text: str) -> tuple[Notice, ...]:
+    """Warnings from `warnings_text`; keys of newer code are left out."""
+    known = {field.name for field in fields(Notice)}
+    return tuple(
+        Notice(**{name: value for name, value in found.items() if name in known})
+        for found in json.loads(text)
+    )
 
 
 def segment_text(segment: Segment) -> str:

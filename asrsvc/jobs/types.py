@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from asrsvc.speech.transcribe import Options
-from asrsvc.speech.types import SAMPLE_RATE, Segment
+from asrsvc.speech.types import SAMPLE_RATE, Notice, Segment
 
 State: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 ENDED: Final[frozenset[State]] = frozenset({"succeeded", "failed", "cancelled"})
@@ -63,6 +63,8 @@ class Job:
     versions: tuple[str, ...]
     """model versions that its segments come from, in order of time"""
     error: JobError | None
+    warnings: tuple[Notice, ...] = ()
+    """about the recording; complete once the job has succeeded"""
 
     @property
     def audio_seconds(self) -> float:

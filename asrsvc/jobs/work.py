@@ -76,6 +76,7 @@ class Stretch:
             tuple(self.segments),
             self.progress.reached,
             self.progress.declared_seconds if duration is None else duration,
+            self.progress.warnings,
         )
 
     def note(self) -> dict[str, Any]:
@@ -94,6 +95,8 @@ class Stretch:
             note["empty"] = not self.spoke
             if self.spoken_seconds:
                 note["confidence"] = round(self.sure_seconds / self.spoken_seconds, 3)
+            if self.progress.warnings:
+                note["warnings"] = [notice.code for notice in self.progress.warnings]
         return note
 
 

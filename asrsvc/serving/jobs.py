@@ -77,7 +77,11 @@ class Jobs:
             count=count,
         )
         self._desk = JobDesk(
-            JobStore(to_ask), limits=uploads, keep_seconds=keep_seconds, wake=self._runner.wake
+            JobStore(to_ask),
+            limits=uploads,
+            keep_seconds=keep_seconds,
+            wake=self._runner.wake,
+            refuse_incomplete=settings.refuses_incomplete(),
         )
 
     def routes(self) -> list[Route]:

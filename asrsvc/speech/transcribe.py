@@ -65,7 +65,7 @@ class Progress:
     declared_seconds: float | None = None
     """length of the recording by its own header, which may be wrong; None: unknown"""
     warnings: tuple[Notice, ...] = ()
-    """about the recording; complete once all of it has been decoded"""
+    """about the recording, each code at most once; complete once all of it has been decoded"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +268,7 @@ class Transcriber:
             yield block
             _check(cancelled)
             self._give_way()
-        progress.warnings = tuple(recording.warnings)
+        progress.warnings = tuple({notice.code: notice for notice in recording.warnings}.values())
 
     def _read_out(self, inference: Inference, options: Options, progress: Progress) -> Reading:
         progress.inference_seconds += inference.seconds

@@ -99,11 +99,12 @@ def create_app(
     """
     limits = upload_limits(settings)
     desk = Desk(transcriber, limits=limits, threads=threads, queue_timeout=settings.queue_timeout)
+    refuse = settings.refuses_incomplete()
     ready = health(transcriber.model.version, problems, access.problems)
     app = Starlette(
         routes=[
-            Route("/api/transcribe", Transcriptions(desk).transcribe, methods=["POST"]),
-            *OpenAi(desk, card, settings.model_aliases).routes(),
+            Route("/api/transcribe", Transcriptions(desk, refuse).transcribe, methods=["POST"]),
+            *OpenAi(desk, card, settings.model_aliases, refuse_incomplete=refuse).routes(),
             *more,
             Route("/health/live", live, methods=["GET"]),
             Route("/health/ready", ready, methods=["GET"]),

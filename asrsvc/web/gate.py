@@ -19,6 +19,7 @@ _EXPOSED: Final = (
     "X-RateLimit-Remaining",
     "X-RateLimit-Reset",
     "X-Request-Id",
+    "X-Warnings",
 )
 
 

@@ -12,6 +12,7 @@ from asrsvc.jobs.types import Found, Job
 from asrsvc.speech.joining import whole
 from asrsvc.speech.subtitles import to_srt, to_vtt
 from asrsvc.web.answers import JsonResponse
+from asrsvc.web.notices import REFUSE, TRANSCRIBE, headers, warning_bodies
 from asrsvc.web.openai_answers import Writer
 from asrsvc.web.openai_fields import Wishes
 from asrsvc.web.transcriptions import answer
@@ -27,7 +28,7 @@ def job_body(job: Job, keep_seconds: float) -> dict[str, Any]:
         keep_seconds: see `asrsvc.jobs.types.Limits`.
     """
     path = f"/api/jobs/{job.id}"
-    return {
+    body: dict[str, Any] = {
         "id": job.id,
         "status": job.state,
         "created": _moment(job.created),
@@ -37,6 +38,7 @@ def job_body(job: Job, keep_seconds: float) -> dict[str, Any]:
         "language": job.options.language,
         "use_itn": job.options.use_itn,
         "punctuation": job.options.punctuation,
+        "incomplete": REFUSE if job.options.refuse_incomplete else TRANSCRIBE,
         "progress": {
             "audio_seconds": job.audio_seconds,
             "duration": None if job.duration is None else round(job.duration, 3),
@@ -46,6 +48,9 @@ def job_body(job: Job, keep_seconds: float) -> dict[str, Any]:
         "error": None if job.error is None else asdict(job.error),
         "links": {"self": path, "events": f"{path}/events", "result": f"{path}/result"},
     }
+    if job.warnings:
+        body["warnings"] = warning_bodies(job.warnings)
+    return body
 
 
 def _moment(seconds: float | None) -> str | None:
@@ -66,17 +71,19 @@ def result_response(job: Job, found: list[Found], *, form: str, timestamps: str,
         request_id: of this request.
     """
     segments = tuple(one.segment for one in found)
-    transcript = whole(segments, job.duration or 0.0)
+    transcript = whole(segments, job.duration or 0.0, job.warnings)
+    said = headers(job.warnings)
+    body: dict[str, Any]
     match form:
         case "text":
-            return PlainTextResponse(transcript.text)
+            return PlainTextResponse(transcript.text, headers=said)
         case "srt":
-            return PlainTextResponse(to_srt(segments))
+            return PlainTextResponse(to_srt(segments), headers=said)
         case "vtt":
-            return PlainTextResponse(to_vtt(segments), media_type="text/vtt")
+            return PlainTextResponse(to_vtt(segments), media_type="text/vtt", headers=said)
         case "verbose_json":
             wishes = Wishes(job.options, form, frozenset({"segment", "word"}), logprobs=False, stream=False)
-            body: dict[str, Any] = {**Writer(wishes).verbose(transcript)}
+            body = {**Writer(wishes).verbose(transcript)}
         case _:
             body = {**answer(transcript, timestamps)}
     if len(job.versions) > 1:
@@ -86,4 +93,4 @@ def result_response(job: Job, found: list[Found], *, form: str, timestamps: str,
     body["model_versions"] = list(job.versions)
     body["job"] = job.id
     body["request_id"] = request_id
-    return JsonResponse(body)
+    return JsonResponse(body, headers=said)

@@ -18,12 +18,15 @@ from asrsvc.web.clients import client_of
 from asrsvc.web.fields import names
 from asrsvc.web.job_answers import FORMATS, job_body, result_response
 from asrsvc.web.job_events import Events, EventStream
+from asrsvc.web.notices import INCOMPLETE
 from asrsvc.web.transcriptions import FIELDS as TRANSCRIBE_FIELDS
 from asrsvc.web.transcriptions import TIMESTAMPS, parse_fields
 from asrsvc.web.upload import UploadLimits, check_head, declared_length, read_form
 
 FIELDS: Final = tuple(
-    field for field in TRANSCRIBE_FIELDS if field.name in {"language", "use_itn", "punctuation"}
+    field
+    for field in TRANSCRIBE_FIELDS
+    if field.name in {"language", "use_itn", "punctuation", INCOMPLETE.name}
 )
 """that may stand beside `file`"""
 _UPLOADS: Final = 64
@@ -46,6 +49,7 @@ class JobDesk:
         limits: UploadLimits,
         keep_seconds: float,
         wake: Callable[[], None],
+        refuse_incomplete: bool = False,
     ) -> None:
         """Prepare.
 
@@ -54,11 +58,13 @@ class JobDesk:
             limits: of request bodies.
             keep_seconds: see `asrsvc.jobs.types.Limits`.
             wake: called when a job waits.
+            refuse_incomplete: what is done with an incomplete recording where the request does not say.
         """
         self._store = store
         self._limits = limits
         self._keep_seconds = keep_seconds
         self._wake = wake
+        self._refuse_incomplete = refuse_incomplete
         self._disk = Threads(_DISK_THREADS, "asr-jobs-disk")
         self._events = Events(store, self._disk, keep_seconds)
         self._receiving = 0
@@ -109,7 +115,7 @@ class JobDesk:
                     open_file=arrival.lock.open,
                 )
                 form.close()
-                options = parse_fields(form).options
+                options = parse_fields(form, refuse_incomplete=self._refuse_incomplete).options
                 job = await self._disk.finish(self._store.queue, arrival, options)
             except BaseException:
                 await self._discard(arrival)

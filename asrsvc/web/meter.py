@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from asrsvc import settings
 from asrsvc.web.metric_files import MetricFiles, give_up
+from asrsvc.web.notices import CODES
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,11 @@ class Meter:
         self._transcripts = Counter(
             "asr_transcripts_total", "Transcripts: text, or empty.", ["version", "result"], registry=own
         )
+        self._warnings = Counter(
+            "asr_warnings_total", "Transcripts with a warning, by its code.", ["code"], registry=own
+        )
+        for code in CODES:  # as below
+            self._warnings.labels(code)
         self._confidence = Histogram(
             "asr_confidence", "Mean confidence of a transcript.", ["version"], buckets=_SHARES, registry=own
         )
@@ -123,8 +129,8 @@ class Meter:
         """A recording has been worked on, for a request or for a job.
 
         Args:
-            note: of `bytes`, `audio_seconds`, `decode_ms`, `inference_ms`, `empty` and `confidence` those
-                that are known.
+            note: of `bytes`, `audio_seconds`, `decode_ms`, `inference_ms`, `empty`, `confidence` and
+                `warnings` those that are known.
         """
         version = self._version
         self._bytes.inc(note.get("bytes", 0))
@@ -137,6 +143,8 @@ class Meter:
             self._factor.labels(version).observe((decode + inference) / sound)
         if "empty" in note:
             self._transcripts.labels(version, "empty" if note["empty"] else "text").inc()
+        for code in note.get("warnings", ()):
+            self._warnings.labels(code).inc()
         if note.get("confidence") is not None:
             self._confidence.labels(version).observe(note["confidence"])
 

@@ -19,6 +19,7 @@ from asrsvc.speech.types import LANGUAGES, Segment, Transcript
 from asrsvc.web.answers import JsonResponse
 from asrsvc.web.desk import Desk
 from asrsvc.web.events import Event, stream
+from asrsvc.web.notices import headers
 from asrsvc.web.openai_answers import Writer
 from asrsvc.web.openai_fields import FIELDS, Wishes, check_model, parse_fields
 from asrsvc.web.upload import Form
@@ -51,16 +52,20 @@ class ModelList(TypedDict):
 class OpenAi:
     """The endpoints."""
 
-    def __init__(self, desk: Desk, card: Card, aliases: Sequence[str]) -> None:
+    def __init__(
+        self, desk: Desk, card: Card, aliases: Sequence[str], *, refuse_incomplete: bool = False
+    ) -> None:
         """Prepare.
 
         Args:
             desk: takes the requests.
             card: of the version that serves.
             aliases: names that clients may give it.
+            refuse_incomplete: what is done with an incomplete recording where the request does not say.
         """
         self._desk = desk
         self._card = card
+        self._refuse_incomplete = refuse_incomplete
         self._names = tuple(dict.fromkeys((desk.version, card.name, *aliases)))
 
     def routes(self) -> list[Route]:
@@ -75,7 +80,7 @@ class OpenAi:
     async def _transcribe(self, request: Request) -> Response:
         form = await self._desk.read(request, FIELDS)
         try:
-            wishes = parse_fields(form, self._names)
+            wishes = parse_fields(form, self._names, refuse_incomplete=self._refuse_incomplete)
             if wishes.stream:
                 return await stream(self._events(request, form, wishes))
             transcript = await self._desk.transcribe(request, form, wishes.options)
@@ -131,15 +136,15 @@ async def _translate(_request: Request) -> Response:
 
 def _answer(transcript: Transcript, wishes: Wishes) -> Response:
     """The whole answer in the format that was asked for."""
-    writer = Writer(wishes)
+    writer, said = Writer(wishes), headers(transcript.warnings)
     match wishes.format:
         case "text":
-            return PlainTextResponse(transcript.text)
+            return PlainTextResponse(transcript.text, headers=said)
         case "srt":
-            return PlainTextResponse(to_srt(transcript.segments))
+            return PlainTextResponse(to_srt(transcript.segments), headers=said)
         case "vtt":
-            return PlainTextResponse(to_vtt(transcript.segments), media_type="text/vtt")
+            return PlainTextResponse(to_vtt(transcript.segments), media_type="text/vtt", headers=said)
         case "verbose_json":
-            return JsonResponse(writer.verbose(transcript))
+            return JsonResponse(writer.verbose(transcript), headers=said)
         case _:
-            return JsonResponse(writer.json(transcript))
+            return JsonResponse(writer.json(transcript), headers=said)

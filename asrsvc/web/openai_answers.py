@@ -9,6 +9,7 @@ from typing import Literal, NotRequired, TypedDict
 from asrsvc.speech.joining import Joiner
 from asrsvc.speech.types import Segment, Transcript, probability_of
 from asrsvc.web.answers import by_language
+from asrsvc.web.notices import WarningBody, warning_bodies
 from asrsvc.web.openai_fields import Wishes
 
 
@@ -34,12 +35,13 @@ class Usage(TypedDict):
 
 
 class Json(TypedDict):
-    """response_format json."""
+    """response_format json; `warnings` is not OpenAI's."""
 
     text: str
     languages: list[LanguageBody]
     logprobs: NotRequired[list[Logprob]]
     usage: Usage
+    warnings: NotRequired[list[WarningBody]]
 
 
 class Word(TypedDict):
@@ -73,7 +75,7 @@ class VerboseSegment(TypedDict):
 
 
 class Verbose(TypedDict):
-    """response_format verbose_json; the probabilities are not OpenAI's."""
+    """response_format verbose_json; the probabilities and `warnings` are not OpenAI's."""
 
     task: Literal["transcribe"]
     language: str
@@ -85,6 +87,7 @@ class Verbose(TypedDict):
     words: NotRequired[list[Word]]
     logprobs: NotRequired[list[Logprob]]
     usage: Usage
+    warnings: NotRequired[list[WarningBody]]
 
 
 class Delta(TypedDict):
@@ -113,13 +116,14 @@ class SegmentEvent(TypedDict):
 
 
 class Done(TypedDict):
-    """Event at the end of a stream; `duration` is not OpenAI's."""
+    """Event at the end of a stream; `duration` and `warnings` are not OpenAI's."""
 
     type: Literal["transcript.text.done"]
     text: str
     languages: list[LanguageBody]
     logprobs: NotRequired[list[Logprob]]
     duration: float
+    warnings: NotRequired[list[WarningBody]]
 
 
 class Writer:
@@ -171,6 +175,8 @@ class Writer:
         }
         if self._wishes.logprobs:
             event["logprobs"] = self._logprobs
+        if transcript.warnings:
+            event["warnings"] = warning_bodies(transcript.warnings)
         return event
 
     def json(self, transcript: Transcript) -> Json:
@@ -184,6 +190,8 @@ class Writer:
             body["logprobs"] = [
                 row for segment in transcript.segments for row in logprobs(segment, self._joiner.add(segment))
             ]
+        if transcript.warnings:
+            body["warnings"] = warning_bodies(transcript.warnings)
         return body
 
     def verbose(self, transcript: Transcript) -> Verbose:
@@ -207,6 +215,8 @@ class Writer:
             body["words"] = [word for segment in transcript.segments for word in _words(segment)]
         if self._wishes.logprobs:
             body["logprobs"] = [row for segment, text in pairs for row in logprobs(segment, text)]
+        if transcript.warnings:
+            body["warnings"] = warning_bodies(transcript.warnings)
         return body
 
 

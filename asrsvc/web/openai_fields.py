@@ -10,6 +10,7 @@ from asrsvc.errors import BadRequest, NotFound
 from asrsvc.speech.transcribe import Options
 from asrsvc.speech.types import LANGUAGES, Language
 from asrsvc.web.fields import Field, parse
+from asrsvc.web.notices import INCOMPLETE, refuses
 from asrsvc.web.upload import Form
 
 FORMATS: Final = ("json", "text", "srt", "verbose_json", "vtt")
@@ -47,6 +48,7 @@ FIELDS: Final = (
         kind="boolean",
         default="true",
     ),
+    INCOMPLETE,
     Field("keywords", "refused", many=True, unsupported="words to listen for cannot be given yet"),
     Field("known_speaker_names", "refused", many=True, unsupported=_NO_SPEAKERS),
     Field("known_speaker_references", "refused", many=True, most_bytes=4 * 2**20, unsupported=_NO_SPEAKERS),
@@ -80,12 +82,13 @@ def check_model(name: str, served: Collection[str]) -> None:
         )
 
 
-def parse_fields(form: Form, served: Collection[str]) -> Wishes:
+def parse_fields(form: Form, served: Collection[str], *, refuse_incomplete: bool = False) -> Wishes:
     """Check the text fields.
 
     Args:
         form: of the request.
         served: names of models.
+        refuse_incomplete: what is done with an incomplete recording where the request does not say.
 
     Raises:
         BadRequest: a value is not among those that the message lists, or does not fit the others.
@@ -129,6 +132,7 @@ def parse_fields(form: Form, served: Collection[str]) -> Wishes:
             words=form_at in {"srt", "vtt"} or "word" in granularities,
             tokens=logprobs or form_at == "verbose_json",
             candidates=candidates,
+            refuse_incomplete=refuses(found, by_default=refuse_incomplete),
         ),
         format=form_at,
         granularities=granularities or frozenset({"segment"}),

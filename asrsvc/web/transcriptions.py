@@ -17,6 +17,7 @@ from asrsvc.web.answers import JsonResponse, by_language
 from asrsvc.web.desk import Desk, Moved, Step
 from asrsvc.web.events import Event, stream
 from asrsvc.web.fields import Field, parse
+from asrsvc.web.notices import INCOMPLETE, WarningBody, headers, refuses, warning_bodies
 from asrsvc.web.upload import Form
 
 TIMESTAMPS: Final = ("none", "segment", "word")
@@ -42,6 +43,7 @@ FIELDS: Final = (
         default="none",
     ),
     Field("stream", "true: server-sent events, each span as it is done", kind="boolean", default="false"),
+    INCOMPLETE,
 )
 """that may stand beside `file`"""
 
@@ -80,6 +82,7 @@ class Answer(TypedDict):
     emotion: str
     events: list[str]
     duration: float
+    warnings: NotRequired[list[WarningBody]]
     segments: NotRequired[list[SegmentBody]]
     model_version: NotRequired[str]
     request_id: NotRequired[str]
@@ -94,8 +97,12 @@ class Wishes:
     stream: bool
 
 
-def parse_fields(form: Form) -> Wishes:
+def parse_fields(form: Form, *, refuse_incomplete: bool = False) -> Wishes:
     """Check the text fields.
+
+    Args:
+        form: of the request.
+        refuse_incomplete: what is done with an incomplete recording where the request does not say.
 
     Raises:
         BadRequest: a value is not among those that the message lists.
@@ -106,6 +113,7 @@ def parse_fields(form: Form) -> Wishes:
         use_itn=found["use_itn"],
         punctuation=found["punctuation"],
         words=found["timestamps"] == "word",
+        refuse_incomplete=refuses(found, by_default=refuse_incomplete),
     )
     return Wishes(options, found["timestamps"], found["stream"])
 
@@ -115,19 +123,21 @@ class Transcriptions:
     """The endpoint."""
 
     desk: Desk
+    refuse_incomplete: bool = False
+    """what is done with an incomplete recording where the request does not say"""
 
     async def transcribe(self, request: Request) -> Response:
         """Answer one request."""
         form = await self.desk.read(request, FIELDS)
         try:
             _take_from_query(request, form)
-            wishes = parse_fields(form)
+            wishes = parse_fields(form, refuse_incomplete=self.refuse_incomplete)
             if wishes.stream:
                 return await stream(self._events(request, form, wishes))
             transcript = await self.desk.transcribe(request, form, wishes.options)
         finally:
             form.close()
-        return JsonResponse(self._answer(request, transcript, wishes))
+        return JsonResponse(self._answer(request, transcript, wishes), headers=headers(transcript.warnings))
 
     def _answer(self, request: Request, transcript: Transcript, wishes: Wishes) -> Answer:
         body = answer(transcript, wishes.timestamps)
@@ -168,6 +178,8 @@ def answer(transcript: Transcript, timestamps: str) -> Answer:
         "events": list(transcript.events),
         "duration": transcript.duration,
     }
+    if transcript.warnings:
+        body["warnings"] = warning_bodies(transcript.warnings)
     if timestamps != "none":
         body["segments"] = [segment_body(s, words=timestamps == "word") for s in transcript.segments]
     return body

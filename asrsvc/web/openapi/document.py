@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from asrsvc import __version__
-from asrsvc.web import pages
+from asrsvc.web import notices, pages
 from asrsvc.web.openapi import operating, transcribing, working
 from asrsvc.web.openapi.operations import KEY, Operation
 from asrsvc.web.openapi.schemas import Schema, Schemas
@@ -69,6 +69,10 @@ _HEADERS: Final[dict[str, Any]] = {
         "description": "seconds until it may send as many as ever",
         "schema": {"type": "integer", "minimum": 0},
     },
+    "X-Warnings": {
+        "description": "codes of the answer's warnings, with commas between; absent where there are none",
+        "schema": {"type": "string"},
+    },
     "Location": {"description": "where to look next", "schema": {"type": "string"}},
 }
 
@@ -93,7 +97,12 @@ def document() -> dict[str, Any]:
         "security": [{}, {KEY: []}],
         "paths": paths,
         "components": {
-            "schemas": {**schemas.found, "Error": _ERROR, "Health": operating.health(), "Job": working.job()},
+            "schemas": {
+                **schemas.found,
+                "Error": _ERROR,
+                "Health": operating.health(),
+                "Job": working.job(schemas.of(notices.WarningBody)),
+            },
             "headers": _HEADERS,
             "securitySchemes": {
                 KEY: {

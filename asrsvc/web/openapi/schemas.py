@@ -45,13 +45,19 @@ KEYS: Final[dict[str, Schema]] = {
         "description": "of `language`, when any of the five is spoken; null where nothing was said",
     },
     "logprob": {"maximum": 0, "description": "logarithm of the token's probability"},
+    "message": {"description": "one sentence, for people"},
     "model_version": {"description": "the version that answered"},
     "no_speech_prob": {**_SHARE, "description": "probability that nothing was said"},
+    "param": {"description": "the field that it is about"},
     "request_id": {"description": "also the header X-Request-Id, and in the log"},
     "seek": {"minimum": 0, "description": "start, in hundredths of a second"},
     "segments": {"description": "stretches of speech, in order"},
     "start": {**_SECONDS, "description": "seconds from the start of the recording"},
     "text": {"description": "what was said"},
+    "warnings": {
+        "description": "what a client should know of a recording that was transcribed all the same; absent"
+        " where there is nothing"
+    },
     "word": {"description": "a word; in Chinese and Japanese with a dictionary's help"},
     "words": {"description": "joined, with spaces in English and Korean, they give the text"},
 }
@@ -65,6 +71,7 @@ NAMES: Final[dict[str, str]] = {
     "SegmentBody": "Segment",
     "Verbose": "OpenAiVerboseTranscript",
     "VerboseSegment": "OpenAiSegment",
+    "WarningBody": "Warning",
     "Word": "OpenAiWord",
     "WordBody": "Word",
 }

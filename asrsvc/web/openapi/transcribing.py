@@ -16,7 +16,7 @@ from asrsvc.errors import (
     TooLarge,
     UnsupportedMediaType,
 )
-from asrsvc.web import openai_answers, openai_fields, transcriptions
+from asrsvc.web import notices, openai_answers, openai_fields, transcriptions
 from asrsvc.web.openai import TRANSCRIPTIONS_PATH, ModelBody, ModelList
 from asrsvc.web.openapi.operations import EVENTS, FORM, JSON, Good, Operation, events, parameter
 from asrsvc.web.openapi.schemas import Schema, Schemas, form
@@ -55,6 +55,10 @@ answer.raise_for_status()
 for segment in answer.json()["segments"]:
     print(segment["start"], segment["text"], segment["emotion"], segment["confidence"])
 ```
+
+A recording of which parts are missing (cut off, damaged) is transcribed as far as it goes, and `warnings`
+says so: `[{"code": "audio_incomplete", "message": "…", "param": "file"}]`; the key is absent where nothing is
+to be said. `incomplete=refuse` has such a recording refused instead: 400 `audio_truncated`.
 
 With API keys, add `-H "Authorization: Bearer $KEY"`, or `headers={"Authorization": f"Bearer {key}"}`.
 
@@ -106,6 +110,10 @@ with open("meeting.m4a", "rb") as sound:
 print(answer.text, answer.words)
 ```
 
+What is incomplete is transcribed, and said: in `warnings` of `json`, `verbose_json` and
+`transcript.text.done`, which OpenAI does not have, and in the header `X-Warnings` of every whole answer, also
+of `text`, `srt` and `vtt`. `incomplete=refuse` refuses it.
+
 Segments of `verbose_json` have keys that are not OpenAI's: `language`, `emotion`, `events`, `confidence`.
 Names of fields that may come several times are taken without the brackets, too. Refused with a clear 400,
 since nothing would come of them: """
@@ -140,6 +148,7 @@ def operations(schemas: Schemas) -> list[Operation]:
                 Good(
                     "The text, with what was asked for",
                     {JSON: schemas.of(transcriptions.Answer), EVENTS: events(_own_events(schemas))},
+                    headers=(notices.HEADER,),
                 ),
             ),
             errors=UPLOAD_ERRORS,
@@ -170,6 +179,7 @@ def operations(schemas: Schemas) -> list[Operation]:
                             ]
                         ),
                     },
+                    headers=(notices.HEADER,),
                 ),
             ),
             errors=(*UPLOAD_ERRORS, NotFound),

@@ -20,10 +20,10 @@ from asrsvc.errors import (
     UnsupportedMediaType,
 )
 from asrsvc.speech.types import LANGUAGES
-from asrsvc.web import jobs, openai_answers, transcriptions
+from asrsvc.web import jobs, notices, openai_answers, transcriptions
 from asrsvc.web.job_answers import FORMATS
 from asrsvc.web.openapi.operations import EVENTS, FORM, JSON, Good, Operation, events, parameter
-from asrsvc.web.openapi.schemas import Schema, Schemas, form
+from asrsvc.web.openapi.schemas import KEYS, Schema, Schemas, form
 
 GROUP: Final = "Jobs"
 
@@ -58,15 +58,19 @@ _EVENTS: Final = """Server-sent events, each with a name:
 |---|---|
 | `segment` | a segment with its words and `model_version`; its `id` counts from 1 |
 | `progress` | `status`, `audio_seconds`, `duration`, `segments` |
-| `end` | the job; the stream ends |
+| `end` | the job, with its `warnings`; the stream ends |
 
 A stream that ends without `end` has lost its worker: ask again with `Last-Event-ID`, as browsers do by
 themselves, and it goes on behind that segment.
 """
 
 
-def job() -> Schema:
-    """A job as it stands."""
+def job(warning: Schema) -> Schema:
+    """A job as it stands.
+
+    Args:
+        warning: schema of one.
+    """
     moment: Schema = {"type": ["string", "null"], "description": "UTC, ISO 8601"}
     text: Schema = {"type": "string"}
     keys: dict[str, Schema] = {
@@ -82,6 +86,7 @@ def job() -> Schema:
         "language": {"type": "string", "enum": list(LANGUAGES)},
         "use_itn": {"type": "boolean"},
         "punctuation": {"type": "boolean"},
+        "incomplete": {"type": "string", "enum": [notices.TRANSCRIBE, notices.REFUSE]},
         "progress": _object(
             {
                 "audio_seconds": {**_SECONDS, "description": "seconds of the recording that are done"},
@@ -101,7 +106,9 @@ def job() -> Schema:
         "error": {"anyOf": [_object({"code": text, "message": text}), {"type": "null"}]},
         "links": _object({"self": text, "events": text, "result": text}),
     }
-    return {**_object(keys), "description": "A job"}
+    described = _object(keys)
+    described["properties"]["warnings"] = {"type": "array", "items": warning, **KEYS["warnings"]}
+    return {**described, "description": "A job"}
 
 
 def operations(schemas: Schemas) -> list[Operation]:
@@ -247,6 +254,7 @@ def _result(schemas: Schemas, one: Schema) -> Operation:
                     "text/plain": {"type": "string"},
                     "text/vtt": {"type": "string"},
                 },
+                headers=(notices.HEADER,),
             ),
         ),
         errors=(BadRequest, NotFound, JobNotFinished, JobHasNoResult, JobsUnavailable, NotReady),

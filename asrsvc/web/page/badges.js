@@ -40,6 +40,19 @@ export function badges(answer) {
   });
 }
 
+// What the server says of a recording that was transcribed all the same: items of a list.
+export function warnings(answer) {
+  return (answer.warnings ?? []).map(({ code, message }) => {
+    const item = element("li");
+    item.append(element("strong", { text: warningTitle(code) }), " ", element("span", { text: message, lang: "en" }));
+    return item;
+  });
+}
+
+export function warningTitle(code) {
+  return say(`warning_${code}`) ?? say("warning");
+}
+
 // The mean over the time that is spoken; null where nobody speaks.
 function confidence(segments) {
   const spoken = segments.filter((segment) => segment.text && segment.end > segment.start);

@@ -4,7 +4,7 @@
 
 import { Access } from "./access.js";
 import * as ask from "./ask.js";
-import { badges, element } from "./badges.js";
+import { badges, element, warnings, warningTitle } from "./badges.js";
 import { describe, mayHelp } from "./failures.js";
 import { FORMATS, plain, save, stem } from "./files.js";
 import * as give from "./give.js";
@@ -66,7 +66,7 @@ function speak() {
   $("stage").textContent = stage();
   player.speak();
   text.speak();
-  if (answer) $("badges").replaceChildren(...badges(answer));
+  if (answer) showFacts();
   if (failure) showFailure();
   showTheme($("theme-button"));
   access.speak();
@@ -100,7 +100,7 @@ async function transcribe(retries = 0) {
   text.clear();
   player.load(content);
   $("work-name").textContent = $("result-name").textContent = name;
-  $("badges").replaceChildren();
+  showFacts();
   enter("busy");
   $("work-name").focus({ preventScroll: true });
   const sending = (done) => show(
@@ -162,11 +162,19 @@ function finish(whole, seconds) {
   delete answer.type; // of the event that brought it
   text.show(answer.segments);
   player.describe(answer.duration, answer.segments);
-  $("badges").replaceChildren(...badges(answer));
+  showFacts();
   enter("done");
   const count = answer.segments.reduce((sum, segment) => sum + (segment.words?.length ?? 0), 0);
-  announce(say("done", { count: say("words", { n: count }), seconds: number(seconds) }));
+  const told = say("done", { count: say("words", { n: count }), seconds: number(seconds) });
+  announce([told, ...(answer.warnings ?? []).map(({ code }) => warningTitle(code))].join(" "));
   $("result-name").focus({ preventScroll: true });
+}
+
+// What is known of the whole recording.
+function showFacts() {
+  $("badges").replaceChildren(...badges(answer));
+  $("warnings").replaceChildren(...warnings(answer));
+  $("warnings").hidden = !$("warnings").firstChild;
 }
 
 function fail(error) {
