@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -10,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,16 +21,18 @@ import pytest
 from asrsvc.errors import JobsUnavailable, NoSpace, NotFound, TooManyJobs
 from asrsvc.jobs import store as store_module
 from asrsvc.jobs.claims import Claim, Claims, Findings
+from asrsvc.jobs.database import SCHEMA
 from asrsvc.jobs.storage import Storage
 from asrsvc.jobs.store import JobStore
 from asrsvc.jobs.types import Found, Job, JobError, Limits
 from asrsvc.speech.transcribe import Options
-from asrsvc.speech.types import Segment, Token, Word
+from asrsvc.speech.types import AUDIO_INCOMPLETE, Notice, Segment, Token, Word
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 LIMITS = Limits(running=4, kept=200, kept_of_client=100, bytes=2**30, keep_seconds=3600, deaths=3)
 OPTIONS = Options(language="yue", use_itn=False, words=True, tokens=True)
 DEADLINE = 100.0
+NOTICE = Notice(AUDIO_INCOMPLETE, "file is cut off: 3 s of 5 s are there")
 
 
 def segment(start: float) -> Segment:
@@ -316,7 +320,7 @@ def test_newer_code_may_add_columns_beside_this_code(place: Place) -> None:
     change_schema(
         place,
         "ALTER TABLE jobs ADD COLUMN colour TEXT NOT NULL DEFAULT 'blue';"
-        "ALTER TABLE segments ADD COLUMN speaker TEXT; UPDATE about SET schema = 2;",
+        f"ALTER TABLE segments ADD COLUMN speaker TEXT; UPDATE about SET schema = {SCHEMA + 1};",
     )
     with another(place) as other:
         for one in (place, other):
@@ -325,6 +329,108 @@ def test_newer_code_may_add_columns_beside_this_code(place: Place) -> None:
             one.finish(claim, segment(0))
             assert one.store.look(claim.job.id, "")[1][0].segment == segment(0)
     assert place.store.read(job, "").state == "succeeded"
+
+
+OLD_TABLES = """
+PRAGMA journal_mode = WAL;
+CREATE TABLE about (schema INTEGER NOT NULL, readable_from INTEGER NOT NULL);
+CREATE TABLE jobs (
+  number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, client TEXT NOT NULL,
+  state TEXT NOT NULL, options TEXT NOT NULL DEFAULT '{}', bytes INTEGER NOT NULL, created REAL NOT NULL,
+  started REAL, claimed REAL, ended REAL, claim INTEGER NOT NULL DEFAULT 0, deaths INTEGER NOT NULL DEFAULT 0,
+  reached INTEGER NOT NULL DEFAULT 0, duration REAL, version TEXT, error TEXT
+);
+CREATE TABLE segments (
+  job INTEGER NOT NULL REFERENCES jobs (number) ON DELETE CASCADE, number INTEGER NOT NULL,
+  version TEXT NOT NULL, content TEXT NOT NULL, PRIMARY KEY (job, number)
+) WITHOUT ROWID;
+INSERT INTO about VALUES (1, 1);
+"""
+OLD_VIEW = """
+CREATE TEMP VIEW seen AS SELECT
+  id, number, client, state, options, created, started, ended, reached, duration, version, error,
+  (SELECT count(*) FROM segments WHERE job = jobs.number) AS segments
+FROM jobs WHERE state != 'receiving'
+"""
+OLD_OPTIONS = '{"language": "zh", "use_itn": false}'
+
+
+@contextmanager
+def old_code(place: Place) -> Iterator[sqlite3.Connection]:
+    """The table as code of the first schema has made it, and that code's own connection to it."""
+    path = place.folder / "jobs" / "jobs.sqlite3"
+    path.parent.mkdir(parents=True)
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.executescript(OLD_TABLES)
+        connection.execute(OLD_VIEW)
+        yield connection
+    finally:
+        connection.close()
+
+
+def test_jobs_of_older_code_are_read_and_older_code_goes_on_beside(place: Place) -> None:
+    insert = (
+        "INSERT INTO jobs (id, client, state, options, bytes, created, ended, duration, version)"
+        " VALUES (?, '', ?, ?, 1, 1, ?, 2.5, 'v1')"
+    )
+    soon = time.time()
+    with old_code(place) as old:
+        old.execute(insert, ("ended", "succeeded", OLD_OPTIONS, soon))
+        read = place.store.read("ended", "")
+        assert (read.state, read.options.language, read.duration) == ("succeeded", "zh", 2.5)
+        assert (read.options.refuse_incomplete, read.warnings) == (False, ())
+        # The old worker writes and reads on, with what it has open.
+        old.execute(insert, ("later", "succeeded", OLD_OPTIONS, soon))
+        assert place.store.read("later", "").warnings == ()
+        made = place.begin()
+        claim = place.take()
+        assert place.claims.finish(claim, Findings("v2", (segment(0),), 16_000, 1.0, (NOTICE,)))
+        claim.lock.close()
+        assert [row[0] for row in old.execute("SELECT * FROM seen")] == ["ended", "later", made.id]
+        with another(place) as other:  # opened when it is up to date
+            assert other.store.read(made.id, "").warnings == (NOTICE,)
+        assert old.execute("SELECT schema, readable_from FROM about").fetchall() == [(SCHEMA, 1)]
+
+
+def test_many_who_find_the_table_of_older_code_at_once_bring_it_up_to_date_once(place: Place) -> None:
+    with old_code(place):
+        pass
+    others = [Place(place.folder) for _ in range(8)]
+    with ThreadPoolExecutor(len(others)) as threads:
+        pages = list(threads.map(lambda one: one.store.page("", before=9, limit=9), others))
+    for one in others:
+        one.store.close()
+    assert pages == [[]] * len(others)
+
+
+def test_warnings_stay_until_others_come_and_the_wish_to_refuse_is_kept(place: Place) -> None:
+    arrival = place.store.receive("", 5)
+    strict = replace(OPTIONS, refuse_incomplete=True)
+    assert place.store.queue(arrival, strict).options == strict
+    claim = place.take()
+    assert claim.job.options == strict
+    assert place.claims.give_back(claim, Findings("v1", (), 10, None, (NOTICE,)))
+    claim.lock.close()
+    with another(place) as other:
+        claim = other.take()
+        assert claim.job.warnings == (NOTICE,)
+        assert other.claims.keep(claim, Findings("v2", (), 20, None))
+        assert other.store.read(claim.job.id, "").warnings == (NOTICE,)
+        better = replace(NOTICE, message="1 s of 2 s are there")
+        assert other.claims.finish(claim, Findings("v2", (), 30, 1.0, (better,)))
+        claim.lock.close()
+        (listed,) = other.store.page("", before=9, limit=9)
+        assert listed.warnings == (better,)
+
+
+def test_what_newer_code_says_of_a_warning_is_left_out(place: Place) -> None:
+    job = place.begin().id
+    newer = [{"code": "a", "message": "b", "param": "file", "seconds": 3}, {"code": "c", "message": "d"}]
+    with sqlite3.connect(place.folder / "jobs" / "jobs.sqlite3") as connection:
+        connection.execute("UPDATE jobs SET warnings = ?", (json.dumps(newer),))
+    connection.close()
+    assert place.store.read(job, "").warnings == (Notice("a", "b", "file"), Notice("c", "d"))
 
 
 def test_a_schema_that_this_code_cannot_use_is_left_alone(place: Place) -> None:

@@ -14,7 +14,14 @@ from prometheus_client import values
 from asrsvc.web.meter import Meter
 from asrsvc.web.metric_files import MOST_VERSIONS, MetricFiles
 
-NOTE = {"bytes": 10, "audio_seconds": 2.0, "decode_ms": 10.0, "inference_ms": 90.0, "empty": False}
+NOTE = {
+    "bytes": 10,
+    "audio_seconds": 2.0,
+    "decode_ms": 10.0,
+    "inference_ms": 90.0,
+    "empty": False,
+    "warnings": ["audio_incomplete"],
+}
 
 
 @pytest.fixture
@@ -60,6 +67,7 @@ def test_what_killed_workers_have_counted_is_summed(files: MetricFiles) -> None:
     assert found["asr_requests_total route=/api/transcribe status=200"] == 6
     assert found["asr_audio_seconds_total version=v"] == 12
     assert found["asr_transcripts_total result=text version=v"] == 6
+    assert found["asr_warnings_total code=audio_incomplete"] == 6
     assert found["asr_request_duration_seconds_bucket le=0.1 route=/api/transcribe"] == 0
     assert found["asr_request_duration_seconds_bucket le=0.25 route=/api/transcribe"] == 6
     assert found["asr_request_duration_seconds_count route=/api/transcribe"] == 6

@@ -77,6 +77,8 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("ASR_INCOMPLETE", "Refuse"),
+        ("ASR_INCOMPLETE", "yes"),
         ("ASR_BIND", "7860"),
         ("ASR_BIND", ":7860"),
         ("ASR_BIND", "localhost:0"),

@@ -16,6 +16,7 @@ import soundfile
 from axe_playwright_python.sync_playwright import Axe
 from browser import chromium, microphone, visiting
 from cutting import cutting
+from incomplete import cut, wav
 from playwright.sync_api import Browser, Error, Page, Route, expect
 from recordings import write_recording
 from service import CLIPS, Service, manifest, running
@@ -155,6 +156,72 @@ def test_what_is_saved_is_what_the_service_writes(page: Page, tmp_path: Path) ->
     assert saved["txt"].splitlines() == [segment.text for segment in segments if segment.text]
     assert saved["srt"] == to_srt(segments)
     assert saved["vtt"] == to_vtt(segments)
+
+
+def test_what_is_missing_of_a_recording_is_said_and_saved(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "cut.wav").write_bytes(cut(wav(3), 0.6))
+    warning = page.locator("#warnings li")
+    expect(warning).to_have_count(0)
+    give(page, tmp_path / "cut.wav")
+    done(page)
+    expect(warning).to_have_count(1)
+    expect(warning).to_be_visible()
+    expect(warning).to_contain_text("A part of the recording is missing. What is there has been transcribed.")
+    expect(page.locator("#say")).to_contain_text("A part of the recording is missing.")
+    assert serious(page) == []
+    saved = {}
+    for ending in ("txt", "srt", "vtt", "json"):
+        with page.expect_download() as started:
+            page.locator(f"[data-save={ending}]").click()
+        saved[ending] = Path(started.value.path()).read_text(encoding="utf-8")
+    answer = json.loads(saved["json"])
+    (told,) = answer["warnings"]
+    assert (told["code"], told["param"]) == ("audio_incomplete", "file")
+    expect(warning).to_contain_text(told["message"])
+    segments = [as_segment(one) for one in answer["segments"]]
+    assert segments
+    assert saved["srt"] == to_srt(segments)
+    assert saved["vtt"] == to_vtt(segments)
+    assert saved["txt"].splitlines() == [segment.text for segment in segments if segment.text]
+    page.locator("#tongue-button").click()
+    expect(warning).to_contain_text("录音缺少一部分，已转写现有的内容。")
+    expect(page.locator("#warnings")).to_have_attribute("aria-label", "关于录音的提示")
+    assert serious(page) == []
+    give(page, CLIPS / CLIP["file"])
+    done(page)
+    expect(page.locator("#warnings")).to_be_hidden()
+    expect(warning).to_have_count(0)
+
+
+def test_a_refusal_of_what_is_incomplete_is_said_in_both_languages(
+    page: Page, service: Service, tmp_path: Path
+) -> None:
+    content = cut(wav(3), 0.6)
+    (tmp_path / "cut.wav").write_bytes(content)
+    real = service.transcribe("cut.wav", content, incomplete="refuse")
+    assert real.status_code == 400
+    page.route(
+        "**/api/transcribe",
+        lambda route: route.fulfill(status=400, content_type="application/json", body=real.content),
+    )
+    give(page, tmp_path / "cut.wav")
+    expect(page.locator("#problem-title")).to_have_text("A part of the recording is missing")
+    expect(page.locator("#problem-detail")).to_have_text(real.json()["error"]["message"])
+    page.locator("#tongue-button").click()
+    expect(page.locator("#problem-title")).to_have_text("录音缺少一部分")
+
+
+def test_a_warning_of_newer_code_is_shown_as_the_text_that_it_is(page: Page) -> None:
+    evil = '<img src=x onerror="window.pwned = 1">'
+    whole = {"text": "", "language": "nospeech", "emotion": "unknown", "events": [], "duration": 1.0}
+    warnings = [{"code": f"new{evil}", "message": evil, "param": "file"}]
+    body = events({"type": "done", **whole, "warnings": warnings, "segments": []})
+    page.route("**/api/transcribe", lambda route: route.fulfill(content_type="text/event-stream", body=body))
+    give(page, CLIPS / CLIP["file"])
+    done(page)
+    expect(page.locator("#warnings li")).to_have_text(f"Please note: {evil}")
+    assert page.locator("#warnings img").count() == 0
+    assert page.evaluate("window.pwned") is None
 
 
 def as_segment(body: dict[str, Any]) -> Segment:
