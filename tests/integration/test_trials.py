@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import reference_funasr
+import soundfile
 from bad_models import MAKERS
 from broken_models import copy_of_nano
 from rolling import PREVIOUS_MODEL
@@ -150,16 +151,22 @@ def test_recordings_that_cannot_be_decoded_are_told_all_and_held_against_no_mode
     store: Store, good: Version, tmp_path: Path
 ) -> None:
     before = store.record(good.id).trial
-    for name in ("noise.wav", "cut.flac", "good.flac"):
+    for name in ("noise.wav", "cut.flac", "part.wav", "good.flac"):
         (tmp_path / name).with_suffix(".txt").write_text("hello")
     (tmp_path / "noise.wav").write_bytes(os.urandom(5000))
     whole = (CLIPS / "en_1.flac").read_bytes()
     (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    samples, rate = soundfile.read(CLIPS / "en_1.flac", dtype="int16")
+    soundfile.write(tmp_path / "part.wav", samples, rate)
+    os.truncate(
+        tmp_path / "part.wav", 2 * len(samples) // 3
+    )  # a client's would be transcribed as far as it goes
     (tmp_path / "good.flac").write_bytes(whole)
     with pytest.raises(ClipsError) as caught:
         tried(store, good, None, TrialOptions(clips=tmp_path))
     assert "noise.wav: file" in caught.value.message
     assert "cut.flac: file" in caught.value.message
+    assert "part.wav: file" in caught.value.message
     assert "good.flac" not in caught.value.message
     assert store.record(good.id).trial == before
 

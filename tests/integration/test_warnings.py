@@ -16,7 +16,7 @@ from inspection import Inspection
 from job_client import JobClient, each_has_ended_once
 from prometheus_client.parser import text_string_to_metric_families
 from service import Service, running, wait_for
-from streams import streaming
+from streams import joined, streaming
 
 from asrsvc.web.openai_fields import FORMATS
 
@@ -24,6 +24,8 @@ WHOLE = wav(2)
 CUT = cut(WHOLE)
 JOB_FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
 HEADER = "X-Warnings"
+CUT_FLAC = "audio_undecodable"
+"""what a cut FLAC file is refused with"""
 
 
 @pytest.fixture(scope="module")
@@ -265,6 +267,35 @@ def test_a_request_may_have_it_refused(service: Service) -> None:
     whole = service.transcribe("a.wav", WHOLE, incomplete="refuse")
     assert whole.status_code == 200
     assert jobs.wait_ended(jobs.begin(WHOLE, incomplete="refuse"))["status"] == "succeeded"
+
+
+def test_a_stream_that_has_sent_segments_ends_with_the_refusal(service: Service) -> None:
+    content = cut(joined(40))  # FLAC: nobody knows what is missing before its end has been read
+    with streaming(service, content, incomplete="refuse") as (head, events):
+        *before, error, end = events
+    assert head.status_code == 200
+    assert end == "[DONE]"
+    kinds = [event["type"] for event in before if isinstance(event, dict)]
+    assert set(kinds) == {"progress", "segment"}
+    assert kinds.count("segment") > 5
+    assert isinstance(error, dict)
+    assert error["type"] == "error"
+    assert (error["error"]["code"], error["error"]["param"]) == (CUT_FLAC, "file")
+    line = Inspection(service).access_line(head.headers["X-Request-Id"])
+    assert (line["status"], line["error"]) == (400, CUT_FLAC)
+    assert "warnings" not in line
+    with openai.OpenAI(base_url=f"{service.url}/v1", api_key="none", timeout=60, max_retries=0) as client:
+        stream = client.audio.transcriptions.create(
+            file=("a.flac", content), model="whisper-1", stream=True, extra_body={"incomplete": "refuse"}
+        )
+        with pytest.raises(openai.APIError) as caught:
+            list(stream)
+        assert caught.value.code == CUT_FLAC
+    jobs = JobClient(service)
+    job = jobs.wait_ended(jobs.begin(content, incomplete="refuse"))
+    assert (job["status"], job["error"]["code"]) == ("failed", CUT_FLAC)
+    assert job["progress"]["segments"] > 0
+    assert jobs.get(f"/{job['id']}/result").status_code == 409
 
 
 def test_the_setting_refuses_it_and_a_request_may_have_it_transcribed(strict: Service) -> None:
