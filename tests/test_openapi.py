@@ -142,6 +142,22 @@ def test_what_waits_in_the_queue_can_be_refused() -> None:
         assert "X-RateLimit-Remaining" in answers["429"]["headers"]
 
 
+def test_warnings_are_described_where_there_may_be_some() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    warning = {"$ref": "#/components/schemas/Warning"}
+    assert schemas["Warning"]["required"] == ["code", "message", "param"]
+    for name in ("Transcript", "OpenAiTranscript", "OpenAiVerboseTranscript", "Done", "Job"):
+        assert schemas[name]["properties"]["warnings"]["items"] == warning, name
+        assert "absent" in schemas[name]["properties"]["warnings"]["description"]
+        assert "warnings" not in schemas[name]["required"], name
+    for path, method in (
+        ("/api/transcribe", "post"),
+        ("/v1/audio/transcriptions", "post"),
+        ("/api/jobs/{job}/result", "get"),
+    ):
+        assert "X-Warnings" in DOCUMENT["paths"][path][method]["responses"]["200"]["headers"]
+
+
 def test_only_health_needs_no_key() -> None:
     assert {operation.path for operation in OPERATIONS if operation.open} == {
         "/health",

@@ -15,7 +15,7 @@ from asrsvc.errors import Cancelled
 from asrsvc.speech.decode import Limits, Recording
 from asrsvc.speech.features import MIN_SAMPLES
 from asrsvc.speech.ffmpeg import HelperPool
-from asrsvc.speech.joining import whole
+from asrsvc.speech.joining import last_of_each_code, whole
 from asrsvc.speech.line import Inference, Line, Promise
 from asrsvc.speech.model import Model
 from asrsvc.speech.punctuation import without_punctuation
@@ -268,7 +268,7 @@ class Transcriber:
             yield block
             _check(cancelled)
             self._give_way()
-        progress.warnings = tuple({notice.code: notice for notice in recording.warnings}.values())
+        progress.warnings = last_of_each_code(recording.warnings)
 
     def _read_out(self, inference: Inference, options: Options, progress: Progress) -> Reading:
         progress.inference_seconds += inference.seconds
