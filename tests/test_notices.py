@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from asrsvc.speech.joining import last_of_each_code, whole
+from asrsvc.speech.joining import whole
 from asrsvc.speech.types import AUDIO_INCOMPLETE, Notice
 from asrsvc.web.fields import parse
 from asrsvc.web.notes import of_transcript
@@ -30,16 +30,6 @@ def test_codes_are_safe_in_a_header_and_as_a_label() -> None:
     for code in CODES:
         assert code.isascii()
         assert code.replace("_", "").isalnum()
-
-
-def test_of_one_code_the_last_notice_counts() -> None:
-    first, other, last = (
-        Notice("a", "by its header"),
-        Notice("b", "of something else"),
-        Notice("a", "by its end"),
-    )
-    assert last_of_each_code([first, other, last]) == (last, other)
-    assert last_of_each_code([]) == ()
 
 
 @pytest.mark.parametrize("warned", [True, False])

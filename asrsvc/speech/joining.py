@@ -47,11 +47,6 @@ class Joiner:
         return segment.text if before is None or close else " " + segment.text
 
 
-def last_of_each_code(notices: Iterable[Notice]) -> tuple[Notice, ...]:
-    """What was found last counts: the end of a file tells more than its header."""
-    return tuple({notice.code: notice for notice in notices}.values())
-
-
 def join_texts(segments: Iterable[Segment]) -> str:
     """The texts of all segments, see `Joiner`."""
     joiner = Joiner()

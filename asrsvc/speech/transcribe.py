@@ -15,7 +15,7 @@ from asrsvc.errors import Cancelled
 from asrsvc.speech.decode import Limits, Recording
 from asrsvc.speech.features import MIN_SAMPLES
 from asrsvc.speech.ffmpeg import HelperPool
-from asrsvc.speech.joining import last_of_each_code, whole
+from asrsvc.speech.joining import whole
 from asrsvc.speech.line import Inference, Line, Promise
 from asrsvc.speech.model import Model
 from asrsvc.speech.punctuation import without_punctuation
@@ -65,7 +65,7 @@ class Progress:
     declared_seconds: float | None = None
     """length of the recording by its own header, which may be wrong; None: unknown"""
     warnings: tuple[Notice, ...] = ()
-    """about the recording, each code at most once; complete once all of it has been decoded"""
+    """about the recording; complete once all of it has been decoded"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +268,7 @@ class Transcriber:
             yield block
             _check(cancelled)
             self._give_way()
-        progress.warnings = last_of_each_code(recording.warnings)
+        progress.warnings = tuple(recording.warnings)
 
     def _read_out(self, inference: Inference, options: Options, progress: Progress) -> Reading:
         progress.inference_seconds += inference.seconds

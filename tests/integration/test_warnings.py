@@ -24,8 +24,7 @@ WHOLE = wav(2)
 CUT = cut(WHOLE)
 JOB_FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
 HEADER = "X-Warnings"
-CUT_FLAC = "audio_undecodable"
-"""what a cut FLAC file is refused with"""
+REFUSAL = "audio_truncated"
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +48,7 @@ def refused(answer: httpx.Response) -> None:
     assert answer.status_code == 400, answer.text
     assert HEADER not in answer.headers
     error = answer.json()["error"]
-    assert (error["code"], error["param"]) == ("audio_truncated", "file")
+    assert (error["code"], error["param"]) == (REFUSAL, "file")
 
 
 def ask(service: Service, content: bytes, **fields: str) -> httpx.Response:
@@ -73,6 +72,20 @@ def test_what_is_there_is_transcribed_and_what_is_missing_is_said(service: Servi
     assert {k: v for k, v in body.items() if k not in left_out} == {
         k: v for k, v in part.items() if k not in left_out
     }
+
+
+@pytest.mark.parametrize("form", ["WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC"])
+def test_it_is_said_of_every_container(service: Service, form: str) -> None:
+    whole = wav(2, form)
+    answer = service.transcribe("a", whole)
+    assert answer.status_code == 200, answer.text
+    assert "warnings" not in answer.json()
+    answer = service.transcribe("a", cut(whole, 0.8))
+    assert answer.status_code == 200, answer.text
+    assert answer.headers[HEADER] == CODE
+    told(answer.json())
+    assert answer.json()["text"].startswith("Book a table")
+    refused(service.transcribe("a", cut(whole, 0.8), incomplete="refuse"))
 
 
 def test_of_a_whole_recording_nothing_is_said(service: Service) -> None:
@@ -105,6 +118,17 @@ def test_the_end_of_a_stream_says_it(service: Service) -> None:
     told(done)
     assert done["type"] == "done"
     assert not any("warnings" in event for event in others)
+
+
+def test_a_stream_says_at_its_end_what_nobody_knew_before(service: Service) -> None:
+    content = cut(joined(40))
+    with streaming(service, content) as (_head, events):
+        *before, done, _end = events
+    assert isinstance(done, dict)
+    told(done)
+    texts = [event["segment"]["text"] for event in before if isinstance(event, dict) and "segment" in event]
+    assert len(texts) > 5
+    assert all(text in done["text"] for text in texts)
 
 
 def test_the_log_and_a_counter_say_it(service: Service) -> None:
@@ -181,7 +205,7 @@ def test_openais_client_reads_the_answers(service: Service, tmp_path: Path) -> N
         assert raw.headers[HEADER] == CODE
         with pytest.raises(openai.BadRequestError) as caught:
             create(file=path, model="whisper-1", extra_body={"incomplete": "refuse"})
-        assert caught.value.code == "audio_truncated"
+        assert caught.value.code == REFUSAL
 
 
 # Jobs
@@ -262,7 +286,7 @@ def test_a_request_may_have_it_refused(service: Service) -> None:
     jobs = JobClient(service)
     job = jobs.wait_ended(jobs.begin(CUT, incomplete="refuse"))
     assert (job["status"], job["incomplete"]) == ("failed", "refuse")
-    assert job["error"]["code"] == "audio_truncated"
+    assert job["error"]["code"] == REFUSAL
     assert "warnings" not in job
     whole = service.transcribe("a.wav", WHOLE, incomplete="refuse")
     assert whole.status_code == 200
@@ -280,9 +304,9 @@ def test_a_stream_that_has_sent_segments_ends_with_the_refusal(service: Service)
     assert kinds.count("segment") > 5
     assert isinstance(error, dict)
     assert error["type"] == "error"
-    assert (error["error"]["code"], error["error"]["param"]) == (CUT_FLAC, "file")
+    assert (error["error"]["code"], error["error"]["param"]) == (REFUSAL, "file")
     line = Inspection(service).access_line(head.headers["X-Request-Id"])
-    assert (line["status"], line["error"]) == (400, CUT_FLAC)
+    assert (line["status"], line["error"]) == (400, REFUSAL)
     assert "warnings" not in line
     with openai.OpenAI(base_url=f"{service.url}/v1", api_key="none", timeout=60, max_retries=0) as client:
         stream = client.audio.transcriptions.create(
@@ -290,10 +314,10 @@ def test_a_stream_that_has_sent_segments_ends_with_the_refusal(service: Service)
         )
         with pytest.raises(openai.APIError) as caught:
             list(stream)
-        assert caught.value.code == CUT_FLAC
+        assert caught.value.code == REFUSAL
     jobs = JobClient(service)
     job = jobs.wait_ended(jobs.begin(content, incomplete="refuse"))
-    assert (job["status"], job["error"]["code"]) == ("failed", CUT_FLAC)
+    assert (job["status"], job["error"]["code"]) == ("failed", REFUSAL)
     assert job["progress"]["segments"] > 0
     assert jobs.get(f"/{job['id']}/result").status_code == 409
 
@@ -304,7 +328,7 @@ def test_the_setting_refuses_it_and_a_request_may_have_it_transcribed(strict: Se
     jobs = JobClient(strict)
     job = jobs.wait_ended(jobs.begin(CUT))
     assert (job["status"], job["incomplete"]) == ("failed", "refuse")
-    assert job["error"]["code"] == "audio_truncated"
+    assert job["error"]["code"] == REFUSAL
     told(strict.transcribe("a.wav", CUT, incomplete="transcribe").json())
     told(ask(strict, CUT, incomplete="transcribe").json())
     job = jobs.wait_ended(jobs.begin(CUT, incomplete="transcribe"))
