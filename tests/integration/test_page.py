@@ -225,8 +225,10 @@ def test_a_warning_of_newer_code_is_shown_as_the_text_that_it_is(page: Page) -> 
 
 
 def as_segment(body: dict[str, Any]) -> Segment:
+    """As far as subtitles are made of it."""
     words = tuple(Word(**word) for word in body["words"])
-    return Segment(**{**body, "words": words, "events": tuple(body["events"])})
+    names = ("start", "end", "text", "language", "emotion", "confidence")
+    return Segment(**{name: body[name] for name in names}, events=tuple(body["events"]), words=words)
 
 
 def test_the_text_can_be_copied(browser: Browser, service: Service) -> None:
