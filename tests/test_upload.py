@@ -567,7 +567,7 @@ def test_a_list_comes_with_brackets_and_without(spool: Path) -> None:
     form.close()
 
 
-@pytest.mark.parametrize("name", ["language[]", "tags[0]", "[]", "tags[][]"])
+@pytest.mark.parametrize("name", ["language[]", "language[0]", "[]", "tags[][]", "tags[x]", "tags[00000]"])
 def test_other_brackets_are_names_of_their_own(name: str, spool: Path) -> None:
     with pytest.raises(BadRequest, match="is unknown; the fields are file, language, prompt, tags, use_itn"):
         read_lists(spool, part(name, b"a"))

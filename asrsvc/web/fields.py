@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from asrsvc.errors import BadRequest
-from asrsvc.web.upload import Form
+from asrsvc.speech.languages import language_of
+from asrsvc.web import structured
+from asrsvc.web.upload import MOST_VALUES, Form
 
 _BOOLEANS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _SHOWN: Final = 60  # characters of a wrong value that a message repeats
@@ -21,9 +23,9 @@ class Field:
     name: str
     meaning: str
     """for people"""
-    kind: Literal["text", "boolean", "number"] = "text"
+    kind: Literal["text", "boolean", "number", "language"] = "text"
     values: tuple[str, ...] = ()
-    """the only ones that a text may have; empty: any"""
+    """the only ones that a text may have; empty: any. A language may have other names for them"""
     default: str | None = None
     """as it would be sent; None: nothing"""
     low: float = -math.inf
@@ -31,7 +33,7 @@ class Field:
     high: float = math.inf
     """of a number, at most"""
     many: bool = False
-    """whether it may come several times, as `name` or `name[]`; its value is a list then"""
+    """whether it may come several times (`name`, `name[]`, `name[0]`) or as a JSON list; its value is a list"""
     most_bytes: int = 1024
     unsupported: str = ""
     """why a request that has it is refused; empty: it is not"""
@@ -50,29 +52,74 @@ def sizes(fields: Sequence[Field]) -> dict[str, int]:
 def parse(fields: Sequence[Field], form: Form) -> dict[str, Any]:
     """The values of all fields: text, bool or float; a tuple of texts where it may come several times.
 
+    A field that is there and empty counts as not given. JSON text in one field counts as the fields with
+    brackets that would say the same.
+
     Raises:
         BadRequest: a value is not what the message says, or the field is not supported.
     """
-    return {field.name: _value(field, form) for field in fields}
+    given = _spread(fields, form)
+    return {field.name: _value(field, form.lists, given) for field in fields}
 
 
-def _value(field: Field, form: Form) -> Any:
+def _spread(fields: Sequence[Field], form: Form) -> dict[str, str]:
+    """The texts of the fields that come once, with objects of JSON spread over the fields with brackets."""
+    known = {field.name for field in fields}
+    given = {name: text for name, text in form.fields.items() if not structured.is_absent(text)}
+    objects = {
+        name: text
+        for name, text in given.items()
+        if structured.is_object(text) and any(other.startswith(f"{name}[") for other in known)
+    }
+    for name, text in given.items():
+        if structured.is_list(text) and any(other.startswith(f"{name}[") for other in known):
+            raise BadRequest(f"{name} is {text[:_SHOWN]!r}; a text or an object of JSON is right", param=name)
+    for name, text in objects.items():
+        del given[name]
+        for inner, value in structured.members(name, text).items():
+            if inner not in known:
+                inside = ", ".join(sorted(other for other in known if other.startswith(f"{name}[")))
+                raise BadRequest(
+                    f"field {inner[:_SHOWN]!r} is unknown; {inside} are known",
+                    param=name,
+                    code="unknown_field",
+                )
+            if inner in given:
+                raise BadRequest(f"field {inner} is given twice", param=name)
+            if not structured.is_absent(value):
+                given[inner] = value
+    return given
+
+
+def _value(field: Field, lists: dict[str, list[str]], given: dict[str, str]) -> Any:
     if field.many:
-        given = form.lists.get(field.name, [])
-        if given and field.unsupported:
+        texts = [text for text in lists.get(field.name, []) if not structured.is_absent(text)]
+        if field.unsupported:
+            if all(structured.is_empty_list(text) for text in texts):
+                return ()
             raise _unsupported(field)
-        return tuple(dict.fromkeys(_one(field, text) for text in given))
-    text = form.fields.get(field.name, field.default)
-    if field.name in form.fields and field.unsupported:
+        found = [one for text in texts for one in _items(field, text)]
+        if len(found) > MOST_VALUES:
+            raise BadRequest(f"field {field.name} has more than {MOST_VALUES} values", param=field.name)
+        return tuple(dict.fromkeys(_one(field, text) for text in found))
+    text = given.get(field.name, field.default)
+    if field.name in given and field.unsupported:
         raise _unsupported(field)
     return None if text is None else _one(field, text)
 
 
+def _items(field: Field, text: str) -> list[str]:
+    if not structured.is_list(text):
+        return [text]
+    return [one for one in structured.items(field.name, text) if not structured.is_absent(one)]
+
+
 def _one(field: Field, text: str) -> Any:
     if field.kind == "boolean":
-        if text.lower() not in _BOOLEANS:
+        said = text.strip().lower()
+        if said not in _BOOLEANS:
             raise _wrong(field, text, "true or false is right")
-        return _BOOLEANS[text.lower()]
+        return _BOOLEANS[said]
     if field.kind == "number":
         try:
             number = float(text)
@@ -81,9 +128,10 @@ def _one(field: Field, text: str) -> Any:
         if not field.low <= number <= field.high:
             raise _wrong(field, text, f"a number from {field.low:g} to {field.high:g} is right")
         return number
-    if field.values and text not in field.values:
+    found: str | None = language_of(text) if field.kind == "language" else text
+    if field.values and found not in field.values:
         raise _wrong(field, text, f"one of {', '.join(field.values)} is right")
-    return text
+    return found
 
 
 def _wrong(field: Field, text: str, right: str) -> BadRequest:

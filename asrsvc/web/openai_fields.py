@@ -19,17 +19,35 @@ UNSUPPORTED_FORMATS: Final = ("diarized_json",)
 """of OpenAI's, which this service does not have"""
 GRANULARITIES: Final = ("segment", "word")
 _STREAMED: Final = ("json", "text", "verbose_json")
+_UNSTREAMED_MODEL: Final = "whisper-1"
+"""OpenAI ignores `stream` with it, and its clients rely on that"""
 _NO_SPEAKERS: Final = "speakers are not told apart"
 
 FIELDS: Final = (
     Field("model", "a name that GET /v1/models lists; any of them is the version that serves"),
-    Field("language", "what is spoken", values=LANGUAGES),
-    Field("languages", "what may be spoken, instead of language", values=LANGUAGES[1:], many=True),
+    Field("language", "what is spoken", kind="language", values=LANGUAGES),
+    Field(
+        "languages",
+        "what may be spoken, instead of language",
+        kind="language",
+        values=LANGUAGES[1:],
+        many=True,
+    ),
     Field("prompt", "taken, without effect: SenseVoice cannot be prompted", most_bytes=16 * 1024),
     Field("response_format", "of the answer", values=FORMATS, default="json"),
     Field("temperature", "taken, without effect: decoding is greedy", kind="number", low=0, high=1),
-    Field("timestamp_granularities", "with verbose_json; default segment", values=GRANULARITIES, many=True),
-    Field("stream", "true: server-sent events, each span as it is done", kind="boolean", default="false"),
+    Field(
+        "timestamp_granularities",
+        "with verbose_json (default segment); beside other formats taken, without effect",
+        values=GRANULARITIES,
+        many=True,
+    ),
+    Field(
+        "stream",
+        "true: server-sent events, each span as it is done; with model whisper-1 taken, without effect",
+        kind="boolean",
+        default="false",
+    ),
     Field("include", "logprobs: of each token, with json or verbose_json", values=("logprobs",), many=True),
     Field("chunking_strategy", "taken, without effect: the service cuts by itself", values=("auto",)),
     Field("chunking_strategy[type]", "as chunking_strategy", values=("server_vad",)),
@@ -105,19 +123,16 @@ def parse_fields(form: Form, served: Collection[str], *, refuse_incomplete: bool
     if found["model"] is not None:
         check_model(found["model"], served)
     form_at = found["response_format"]
-    granularities = frozenset(found["timestamp_granularities"])
+    # OpenAI ignores them beside the other formats, and the AI SDK sends them there.
+    granularities = frozenset(found["timestamp_granularities"] if form_at == "verbose_json" else ())
     logprobs = bool(found["include"])
-    if granularities and form_at != "verbose_json":
-        raise BadRequest(
-            f"timestamp_granularities comes with response_format verbose_json, not with {form_at}",
-            param="timestamp_granularities",
-        )
+    streamed = found["stream"] and found["model"] != _UNSTREAMED_MODEL
     if logprobs and form_at not in {"json", "verbose_json"}:
         raise BadRequest(
             f"include logprobs comes with response_format json or verbose_json, not with {form_at}",
             param="include",
         )
-    if found["stream"] and form_at not in _STREAMED:
+    if streamed and form_at not in _STREAMED:
         raise BadRequest(
             f"a stream has no response_format {form_at}; one of {', '.join(_STREAMED)} is right",
             param="response_format",
@@ -137,7 +152,7 @@ def parse_fields(form: Form, served: Collection[str], *, refuse_incomplete: bool
         format=form_at,
         granularities=granularities or frozenset({"segment"}),
         logprobs=logprobs,
-        stream=found["stream"],
+        stream=streamed,
     )
 
 

@@ -18,12 +18,19 @@ from asrsvc.web.desk import Desk, Moved, Step
 from asrsvc.web.events import Event, stream
 from asrsvc.web.fields import Field, parse
 from asrsvc.web.notices import INCOMPLETE, WarningBody, headers, refuses, warning_bodies
+from asrsvc.web.structured import is_absent
 from asrsvc.web.upload import Form
 
 TIMESTAMPS: Final = ("none", "segment", "word")
 
 FIELDS: Final = (
-    Field("language", "what is spoken; auto finds it out for each span", values=LANGUAGES, default="auto"),
+    Field(
+        "language",
+        "what is spoken; auto finds it out for each span",
+        kind="language",
+        values=LANGUAGES,
+        default="auto",
+    ),
     Field(
         "use_itn",
         "true: punctuation, capitals and digits; false: the words as spoken",
@@ -160,8 +167,8 @@ class Transcriptions:
 
 def _take_from_query(request: Request, form: Form) -> None:
     """`?stream=true` does what the field does, for clients whose form is made by something else."""
-    given = request.query_params.getlist("stream")
-    if given and (len(given) > 1 or "stream" in form.fields):
+    given = [text for text in request.query_params.getlist("stream") if not is_absent(text)]
+    if given and (len(given) > 1 or not is_absent(form.fields.get("stream", ""))):
         raise BadRequest("stream is given twice", param="stream")
     if given:
         form.fields["stream"] = given[0]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -15,8 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers
 
 from asrsvc.errors import (
@@ -27,18 +27,28 @@ from asrsvc.errors import (
     TooLarge,
     UnsupportedMediaType,
 )
+from asrsvc.web.multipart import MalformedError, MultipartParser, PartHeaders
 
 Receive = Callable[[], Awaitable[Any]]
 
 _FIELD_BYTES: Final = 1024
 """bytes of a text field, at most, unless it is said otherwise"""
-_MOST_VALUES: Final = 100
+MOST_VALUES: Final = 100
 """values of a field that may come several times"""
 _MEMORY_BYTES: Final = 2**20
 """a request that declares no more than this is kept in memory"""
 _WAITING_BYTES: Final = 2**20
 _WAITING_PIECES: Final = 256
 """what waits to be written, at most, beside the chunk that came last: each write is a way through a thread"""
+_INDEXED: Final = re.compile(r"(.+)\[\d{0,4}\]")
+"""how the values of a list are named: with brackets, which may hold a number"""
+_UNCODED: Final = frozenset({b"", b"7bit", b"8bit", b"binary"})
+"""values of Content-Transfer-Encoding that change nothing (RFC 7578, section 4.7)"""
+_CHARSETS: Final = {
+    *("us-ascii", "iso-8859-1", "iso-8859-15", "windows-1252"),
+    *("gb2312", "gbk", "gb18030", "big5", "shift_jis", "euc-jp", "euc-kr"),
+}
+"""beside UTF-8, that a text field may be in if its part says so"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +71,7 @@ class Form:
 
     fields: dict[str, str] = field(default_factory=dict)
     lists: dict[str, list[str]] = field(default_factory=dict)
-    """what may come several times, by the name without brackets"""
+    """what may come several times, by the name without brackets and number"""
     descriptor: int | None = None
     """of the uploaded file, which has no name in any folder; None if there was none"""
     size: int = 0
@@ -139,7 +149,7 @@ async def read_form(
         limits: of the body.
         fields: names of the text fields that may come beside `file`.
         open_file: gives the descriptor of what the file is written to; else it is a file without a name.
-        lists: names of those that may come several times, as `name` or `name[]`.
+        lists: names of those that may come several times, as `name`, `name[]` or `name[0]`.
         most_bytes: size of a field by its name, where it may be larger than others.
 
     Raises:
@@ -155,20 +165,20 @@ async def read_form(
     reader = _Reader(form, fields, open_file)
     reader.lists, reader.most_bytes = lists, most_bytes or {}
     try:
-        parser = MultipartParser(boundary, reader.callbacks())
+        parser = MultipartParser(boundary, reader)
         async for chunk in _chunks(receive, limits):
             parser.write(chunk)
             if reader.full:
                 await reader.flush(in_thread=not in_memory)
-        parser.finalize()
+        parser.finish()
         await reader.flush(in_thread=not in_memory)
-        if not reader.ended:
+        if not parser.ended:
             raise BadRequest("the body ends in the middle of the form", code="body_incomplete")
         if form.descriptor is None:
             raise BadRequest("field file is missing", param="file", code="missing_field")
         if form.size == 0:
             raise BadRequest("file is empty: 0 bytes", param="file", code="file_empty")
-    except FormParserError as error:
+    except MalformedError as error:
         form.close()
         raise BadRequest(f"the body is not multipart/form-data: {error}", code="body_malformed") from None
     except OSError as error:
@@ -228,22 +238,14 @@ class _Reader:
         self.pending: list[memoryview] = []
         """views of the chunks that came, which nobody copies"""
         self._waiting = 0
-        self.ended = False
         self._form = form
         self._fields = fields
         self._open_file = open_file
         self.lists: frozenset[str] = frozenset()
         self.most_bytes: Mapping[str, int] = {}
-        self._header_name = b""
-        self._header_value = b""
-        self._disposition = b""
         self._name = ""
+        self._charset = ""
         self._text = bytearray()
-
-    def callbacks(self) -> Any:
-        """The events that are looked at, by the names that python-multipart gives them."""
-        names = "part_begin part_data part_end header_field header_value header_end headers_finished end"
-        return {f"on_{name}": getattr(self, f"_on_{name}") for name in names.split()}
 
     @property
     def full(self) -> bool:
@@ -267,34 +269,31 @@ class _Reader:
             while rest:
                 rest = rest[os.write(self._form.descriptor, rest) :]
 
-    def _on_part_begin(self) -> None:
-        self._disposition = b""
+    def on_part(self, headers: PartHeaders) -> None:
+        """A part begins (MultipartParser)."""
         self._text = bytearray()
-
-    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header_name += data[start:end]
-
-    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._header_value += data[start:end]
-
-    def _on_header_end(self) -> None:
-        if self._header_name.lower() == b"content-disposition":
-            self._disposition = self._header_value
-        self._header_name = self._header_value = b""
-
-    def _on_headers_finished(self) -> None:
-        _kind, options = parse_options_header(self._disposition)
+        _kind, options = parse_options_header(headers.get(b"content-disposition"))
         name = options.get(b"name", b"").decode("utf-8", errors="replace")
-        plain = name.removesuffix("[]")
+        indexed = _INDEXED.fullmatch(name)
+        plain = indexed[1] if indexed else name
         self._name = plain if plain in self.lists else name
+        _kind, of_content = parse_options_header(headers.get(b"content-type"))
+        self._charset = of_content.get(b"charset", b"").decode("latin-1").lower()
+        coded = headers.get(b"content-transfer-encoding", b"").lower()
+        if coded not in _UNCODED:
+            raise BadRequest(
+                f"Content-Transfer-Encoding of field {name[:60]} is {coded[:60].decode('latin-1')!r};"
+                " in multipart/form-data a part comes as it is (binary)",
+                param=name[:60],
+            )
         if name == "file":
             if self._form.descriptor is not None:
                 raise BadRequest("field file is given twice; one file is right", param="file")
             self._form.descriptor = self._open_file()
         elif self._name in self.lists:
-            if len(self._form.lists.get(self._name, ())) == _MOST_VALUES:
+            if len(self._form.lists.get(self._name, ())) == MOST_VALUES:
                 raise BadRequest(
-                    f"field {self._name} is given more than {_MOST_VALUES} times", param=self._name
+                    f"field {self._name} is given more than {MOST_VALUES} times", param=self._name
                 )
         elif name not in self._fields:
             known = ", ".join(["file", *sorted(self._fields | self.lists)])
@@ -306,7 +305,8 @@ class _Reader:
         elif name in self._form.fields:
             raise BadRequest(f"field {name} is given twice", param=name)
 
-    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+    def on_data(self, data: bytes, start: int, end: int) -> None:
+        """A stretch of its content (MultipartParser)."""
         if self._name == "file":
             self._form.size += end - start
             self._waiting += end - start
@@ -317,17 +317,17 @@ class _Reader:
         if len(self._text) > most:
             raise BadRequest(f"field {self._name} is over {most} bytes", param=self._name)
 
-    def _on_part_end(self) -> None:
+    def on_part_end(self) -> None:
+        """Its content is whole (MultipartParser)."""
         if self._name == "file":
             return
+        charset = self._charset if self._charset in _CHARSETS else "utf-8"
         try:
-            text = self._text.decode("utf-8")
+            text = self._text.decode(charset)
         except UnicodeDecodeError:
-            raise BadRequest(f"field {self._name} is not UTF-8", param=self._name) from None
+            called = "UTF-8" if charset == "utf-8" else charset
+            raise BadRequest(f"field {self._name} is not {called}", param=self._name) from None
         if self._name in self.lists:
             self._form.lists.setdefault(self._name, []).append(text)
         else:
             self._form.fields[self._name] = text
-
-    def _on_end(self) -> None:
-        self.ended = True
