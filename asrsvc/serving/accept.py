@@ -22,6 +22,7 @@ import httptools
 
 from asrsvc.serving.lanes import Lane, LaneName, has_gone
 from asrsvc.serving.limits import NO_TICKET
+from asrsvc.serving.paths import plain_path
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +130,8 @@ def parse_head(data: bytes) -> Head | None:
     if not collector.complete:
         return None
     raw_path = httptools.parse_url(collector.url).path or b"/"
-    path = unquote(raw_path.decode("ascii"))  # as uvicorn does: this must be the path that is served
+    # As uvicorn and the application do: this must be the path that is served.
+    path = plain_path(unquote(raw_path.decode("ascii")))
     return Head(parser.get_method().decode("ascii"), path, tuple(collector.headers))
 
 

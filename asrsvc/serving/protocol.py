@@ -209,6 +209,13 @@ class LingeringProtocol(HttpToolsProtocol):
         log.info("refused: %s", message, extra={"request_id": request_id, "status": status, "error": code})
         if self.refused is not None:
             self.refused(status, code)
+        if self._current is not None:
+            # Its place is free before its client has the answer; an application that has not begun need not.
+            state = self.cycle.scope["state"]
+            if "leave" in state:
+                state["leave"]()
+            elif "place" in state:
+                state["place"].release()
         error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
         body = json.dumps({"error": error}).encode()
         head = (

@@ -26,6 +26,7 @@ from asrsvc.errors import (
     Unauthorised,
 )
 from asrsvc.release.card import Card
+from asrsvc.serving.paths import plain_path
 from asrsvc.settings import Settings
 from asrsvc.speech.transcribe import Transcriber
 from asrsvc.web import pages
@@ -120,6 +121,7 @@ def create_app(
             Exception: _on_unexpected,
         },
     )
+    app.router.redirect_slashes = False
     return Envelope(
         guarded(app, access, settings.cors_origins),
         transcriber.model.version,
@@ -177,6 +179,7 @@ def create_apology(
             Exception: _on_unexpected,
         },
     )
+    app.router.redirect_slashes = False
     names = RouteNames(app.routes)
     return Envelope(guarded(app, access, origins), None, lambda _status, _note: None, counting.meter, names)
 
@@ -233,6 +236,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         started = time.monotonic()
+        scope["path"] = plain_path(scope["path"])  # before anything decides by it
         request_id = _request_id(scope)
         note: dict[str, Any] = {}
         scope.setdefault("state", {}).update(request_id=request_id, note=note)

@@ -35,6 +35,9 @@ class Place(Protocol):
     def body_complete(self) -> None:
         """The engine is needed from now on."""
 
+    def release(self) -> None:
+        """Neither the engine nor the place is needed any more; may be called again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Moved:
@@ -146,6 +149,7 @@ class Desk:
                 if done:
                     transcript = await work
                     state["note"].update(of_transcript(transcript))
+                    place.release()  # who gets the end of a stream may ask again at once
                     yield transcript
                     return
                 moved = progress.audio_seconds > told
@@ -158,6 +162,7 @@ class Desk:
             relay.cancelled.set()
             gone.cancel()
             await asyncio.wait({work})  # its place is not free before it has let the engine go
+            place.release()
             if not work.cancelled():
                 work.exception()  # looked at: what failed after the client had gone is of no interest
             _write_note(state["note"], form, progress)

@@ -33,7 +33,7 @@ class Field:
     high: float = math.inf
     """of a number, at most"""
     many: bool = False
-    """whether it may come several times (`name`, `name[]`, `name[0]`) or as a JSON list; its value is a list"""
+    """whether it may come several times (`name`, `name[]`, `name[0]`) or as a JSON list; its value is one"""
     most_bytes: int = 1024
     unsupported: str = ""
     """why a request that has it is refused; empty: it is not"""

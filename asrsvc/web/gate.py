@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any, Final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -50,6 +51,9 @@ class Gate:
 
     The state may hold what was decided when its header came: `admission`, or the `denial` (an AsrError)
     that is its answer. One that has come through the queue has its ticket in its place.
+
+    Ticket and place are given back before the last byte of the answer goes out: a client that asks one
+    after the other may ask again as soon as it has that byte. The state's `leave` gives them back, once.
     """
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
@@ -62,28 +66,43 @@ class Gate:
             await self._app(scope, receive, send)
             return
         limits: dict[str, str] = {}
+        admission: Admission | None = None
+        left = False
 
-        async def send_with_limits(message: Message) -> None:
+        def leave() -> None:
+            nonlocal left
+            if left:
+                return
+            left = True
+            if admission is not None:
+                self._access.leave(admission)
+            if "place" in scope["state"]:
+                scope["state"]["place"].release()
+
+        async def send_and_leave(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in limits.items():
                     headers[name] = value
+            if _is_the_end(message):
+                leave()
             await send(message)
 
+        scope["state"]["leave"] = leave
         try:
             admission = self._admit(scope)
-        except AsrError as error:
-            await self._refuse(error, scope, receive, send)
-            return
-        try:
             if scope["method"] == "POST":
                 limits = self._access.headers(admission.allowance)
             scope["state"]["client"] = admission.client
             if admission.client.kind != "operator":
                 scope["client"] = (admission.client.address, 0)
-            await self._app(scope, receive, send_with_limits)
+            await self._app(scope, receive, send_and_leave)
+        except AsrError as error:
+            if admission is not None:
+                raise
+            await self._refuse(error, scope, receive, send_and_leave)
         finally:
-            self._access.leave(admission)
+            leave()
 
     def _admit(self, scope: Scope) -> Admission:
         """Raises an AsrError where the request goes no further."""
@@ -112,6 +131,14 @@ class Gate:
         except AsrError:
             return {}
         return self._access.headers(allowance)
+
+
+def _is_the_end(message: Message) -> bool:
+    """Whether the work is done when this goes out: with the head of an answer that is whole, or at its end."""
+    if message["type"] == "http.response.start":
+        bodiless = message["status"] in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
+        return bodiless or any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+    return message["type"] == "http.response.body" and not message.get("more_body", False)
 
 
 def asked_of(scope: Scope) -> Asked:

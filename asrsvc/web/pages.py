@@ -170,7 +170,13 @@ async def page(request: Request) -> Response:
 
 
 async def docs(request: Request) -> Response:
-    """`GET /docs`: the API pages."""
+    """`GET /docs`: the API pages; `/docs/` leads there, since its relative links would not lead anywhere."""
+    asked: bytes = request.scope.get("raw_path", b"")
+    slashes = len(asked) - len(asked.rstrip(b"/"))
+    if slashes:
+        return Response(
+            status_code=HTTPStatus.PERMANENT_REDIRECT, headers={"Location": "../" * slashes + "docs"}
+        )
     return await _send(request, "docs.html")
 
 

@@ -1,7 +1,7 @@
 """Fields that hold JSON text: some clients send an object or a list in one field, others with brackets.
 
 `chunking_strategy={"type": "server_vad"}` is `chunking_strategy[type]=server_vad`, and `include=["logprobs"]`
-is `include[]=logprobs`. JSON becomes the texts that the other form would have had, so that one place checks both.
+is `include[]=logprobs`. JSON becomes the texts that the other form would have had: one place checks both.
 """
 
 from __future__ import annotations
