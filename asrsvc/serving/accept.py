@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
-from urllib.parse import unquote
 
 import httptools
 
@@ -130,8 +129,7 @@ def parse_head(data: bytes) -> Head | None:
     if not collector.complete:
         return None
     raw_path = httptools.parse_url(collector.url).path or b"/"
-    # As uvicorn and the application do: this must be the path that is served.
-    path = plain_path(unquote(raw_path.decode("ascii")))
+    path = plain_path(raw_path)  # as the application does: this must be the path that is served
     return Head(parser.get_method().decode("ascii"), path, tuple(collector.headers))
 
 

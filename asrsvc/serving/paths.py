@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import re
 from typing import Final
+from urllib.parse import unquote
 
 _SLASHES: Final = re.compile("/{2,}")
+_JOINED: Final = re.compile("/+(v1|api)/")
+"""what clients join to the address of a server that they were given"""
 
 
-def plain_path(path: str) -> str:
-    """The path without the slashes that badly joined addresses have: doubled ones, and one at the end.
+def plain_path(raw: bytes) -> str:
+    """The decoded path without what badly joined addresses have: slashes at the end, doubled ones in the APIs.
 
     Such a request is answered, not redirected: a client follows a redirect with its key and the whole upload,
-    and behind a proxy that speaks TLS the redirect would name an address in clear text.
+    and behind a proxy that speaks TLS the redirect would name an address in clear text. A slash that comes as
+    %2F is none of these.
 
     Args:
-        path: decoded; a slash that came as %2F counts.
+        raw: as it stands in the request, ASCII.
     """
-    return _SLASHES.sub("/", path).removesuffix("/") or "/"
+    text = raw.decode("ascii")
+    if _JOINED.match(text):
+        text = _SLASHES.sub("/", text)
+    return unquote(text.rstrip("/") or "/")

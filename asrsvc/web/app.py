@@ -236,7 +236,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         started = time.monotonic()
-        scope["path"] = plain_path(scope["path"])  # before anything decides by it
+        scope["path"] = plain_path(scope["raw_path"])  # before anything decides by it
         request_id = _request_id(scope)
         note: dict[str, Any] = {}
         scope.setdefault("state", {}).update(request_id=request_id, note=note)

@@ -65,44 +65,22 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limits: dict[str, str] = {}
-        admission: Admission | None = None
-        left = False
-
-        def leave() -> None:
-            nonlocal left
-            if left:
-                return
-            left = True
-            if admission is not None:
-                self._access.leave(admission)
-            if "place" in scope["state"]:
-                scope["state"]["place"].release()
-
-        async def send_and_leave(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in limits.items():
-                    headers[name] = value
-            if _is_the_end(message):
-                leave()
-            await send(message)
-
-        scope["state"]["leave"] = leave
+        stay = _Stay(self._access, scope, send)
+        scope["state"]["leave"] = stay.leave
         try:
-            admission = self._admit(scope)
+            try:
+                stay.admission = admission = self._admit(scope)
+            except AsrError as error:
+                await self._refuse(error, scope, receive, stay.send)
+                return
             if scope["method"] == "POST":
-                limits = self._access.headers(admission.allowance)
+                stay.limits = self._access.headers(admission.allowance)
             scope["state"]["client"] = admission.client
             if admission.client.kind != "operator":
                 scope["client"] = (admission.client.address, 0)
-            await self._app(scope, receive, send_and_leave)
-        except AsrError as error:
-            if admission is not None:
-                raise
-            await self._refuse(error, scope, receive, send_and_leave)
+            await self._app(scope, receive, stay.send)
         finally:
-            leave()
+            stay.leave()
 
     def _admit(self, scope: Scope) -> Admission:
         """Raises an AsrError where the request goes no further."""
@@ -133,8 +111,41 @@ class Gate:
         return self._access.headers(allowance)
 
 
+class _Stay:
+    """What a request holds while it is worked on: its ticket in the table of clients, and its place."""
+
+    def __init__(self, access: Access, scope: Scope, send: Send) -> None:
+        self.admission: Admission | None = None
+        self.limits: dict[str, str] = {}
+        """headers that its answer has"""
+        self._access = access
+        self._state: dict[str, Any] = scope["state"]
+        self._send = send
+        self._left = False
+
+    def leave(self) -> None:
+        """Give both back; once, since a ticket may be another client's by then."""
+        if self._left:
+            return
+        self._left = True
+        if self.admission is not None:
+            self._access.leave(self.admission)
+        if "place" in self._state:
+            self._state["place"].release()
+
+    async def send(self, message: Message) -> None:
+        """Send a piece of the answer (ASGI 3)."""
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in self.limits.items():
+                headers[name] = value
+        if _is_the_end(message):
+            self.leave()
+        await self._send(message)
+
+
 def _is_the_end(message: Message) -> bool:
-    """Whether the work is done when this goes out: with the head of an answer that is whole, or at its end."""
+    """Whether the work is done when this goes out: the head of an answer that is whole, or a last piece."""
     if message["type"] == "http.response.start":
         bodiless = message["status"] in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
         return bodiless or any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
