@@ -210,10 +210,78 @@ def _list_of(pattern: str, right: str) -> Callable[[str], tuple[str, ...]]:
     def parse(text: str) -> tuple[str, ...]:
         items = [item.strip().lower() for item in text.split(",")] if text.strip() else []
         if len(items) > _LONGEST_LIST or not all(re.fullmatch(pattern, item) for item in items):
-            raise ValueError(f"{right}, with commas between, {_LONGEST_LIST} at most,")
+            raise ValueError(f"{right.removesuffix(',')}, with commas between, {_LONGEST_LIST} at most,")
         return tuple(dict.fromkeys(items))
 
     return parse
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    """Origins as browsers send them (RFC 6454, section 6.2): what would equal none of those is refused."""
+    items = _list_of(r"[^,]+", "origins, as https://app.example.org,")(text)
+    for item in items:
+        if item != "*":
+            _check_origin(item)
+    return items
+
+
+def _check_origin(item: str) -> None:
+    """Raise a ValueError where no browser or application would send this origin."""
+    scheme, separator, rest = item.partition("://")
+    if item == "null":
+        raise ValueError("'null' is sent by pages of anybody: an origin with a name, as app://obsidian.md,")
+    if re.search(r"\s", item):
+        raise ValueError(f"{item!r} has a blank in it: origins with commas between,")
+    if not separator or not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
+        named = item.partition("://")[2] or item
+        raise ValueError(f"{item!r} has no scheme: https://{named}, or another scheme,")
+    if "*" in rest:
+        raise ValueError(f"{item!r} would match nothing: each origin by its whole name, or * alone for all,")
+    if scheme in _SCHEMES_WITHOUT_PAGES:
+        raise ValueError(f"{item!r} is the origin of no page: http{'s' * (scheme == 'wss')}://{rest}")
+    found = re.fullmatch(r"([^/?#@\\]*?)(?::(\d*))?", rest)
+    if found is None:
+        host = re.split(r"[/?#\\]", rest.rpartition("@")[2])[0] or "host"
+        raise ValueError(f"{item!r} is more than scheme, host and port: {scheme}://{host}")
+    _check_host(item, scheme, found[1], found[2])
+
+
+def _check_host(item: str, scheme: str, host: str, port: str | None) -> None:
+    default = _DEFAULT_PORTS.get(scheme)
+    if bool(host) == (scheme == "file"):
+        right = "file://" if scheme == "file" else f"{scheme}://host"
+        raise ValueError(f"{item!r} is sent by nobody: {right}")
+    if not host.isascii():
+        raise ValueError(f"{item!r} is sent in Punycode: {scheme}://{_punycode(host)}")
+    if port is not None and (not port or port == default or not 0 < int(port) <= 65535):
+        raise ValueError(
+            f"{item!r} has a port that browsers do not send: {scheme}://{host}, or another port,"
+        )
+    if default and host != _web_host(host):
+        raise ValueError(f"{item!r} is sent in another form: {scheme}://{_web_host(host) or 'host'}")
+
+
+_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
+_SCHEMES_WITHOUT_PAGES: Final = ("ws", "wss")
+
+
+def _punycode(host: str) -> str:
+    try:
+        return host.encode("idna").decode()
+    except UnicodeError:
+        return "a name in ASCII"
+
+
+def _web_host(host: str) -> str:
+    """How browsers write this host of a web page; empty: it can be none (WHATWG URL, section 3.5)."""
+    try:
+        if host.startswith("["):
+            return f"[{ipaddress.IPv6Address(host.removeprefix('[').removesuffix(']'))}]"
+        if host.rstrip(".").rpartition(".")[2].isdecimal():
+            return str(ipaddress.IPv4Address(host))
+    except ValueError:
+        return ""
+    return host if re.fullmatch(r"[a-z0-9_.-]+", host) else ""
 
 
 def _networks(text: str) -> tuple[str, ...]:
@@ -379,8 +447,9 @@ class Settings:
         "ASR_CORS_ORIGINS",
         "",
         "origins",
-        "web pages of other sites that may use the API, as https://app.example.org; *: all",
-        _list_of(r"\*|https?://[^/?#@\s,]+", "origins, as https://app.example.org,"),
+        "pages of other sites, and applications, that may use the API, as https://app.example.org or"
+        " app://obsidian.md; *: all",
+        _origins,
     )
     workers: int | None = _setting(
         "ASR_WORKERS",

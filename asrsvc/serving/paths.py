@@ -12,7 +12,7 @@ _JOINED: Final = re.compile("/+(v1|api)/")
 
 
 def plain_path(raw: bytes) -> str:
-    """The decoded path without what badly joined addresses have: slashes at the end, doubled ones in the APIs.
+    """The decoded path without the slashes of badly joined addresses: at its end, doubled in the APIs.
 
     Such a request is answered, not redirected: a client follows a redirect with its key and the whole upload,
     and behind a proxy that speaks TLS the redirect would name an address in clear text. A slash that comes as

@@ -207,8 +207,8 @@ class Access:
         origin = asked.headers.get("origin")
         if origin is None or self._rules.origins & {"*", origin.lower()}:
             return
-        # The page's own: the same host and port. A scheme may differ where a proxy speaks TLS.
-        if host is None or origin.lower().partition("://")[2] != host.lower():
+        # The page's own: the same host and port, over http, or https where a proxy speaks TLS.
+        if host is None or origin.lower() not in {f"http://{host.lower()}", f"https://{host.lower()}"}:
             raise NotPermitted(
                 f"the web page of {origin[:100]!r} may not use this service; see ASR_CORS_ORIGINS",
                 code="origin_not_allowed",

@@ -36,7 +36,7 @@ def guarded(app: ASGIApp, access: Access, origins: tuple[str, ...]) -> ASGIApp:
     if not origins:
         return gate
     # Outside of the door: a browser asks without the key whether it may send it.
-    return CORSMiddleware(
+    return _Origins(
         gate,
         allow_origins=origins,
         allow_methods=("GET", "POST", "DELETE"),
@@ -44,6 +44,14 @@ def guarded(app: ASGIApp, access: Access, origins: tuple[str, ...]) -> ASGIApp:
         expose_headers=_EXPOSED,
         max_age=600,
     )
+
+
+class _Origins(CORSMiddleware):
+    """Compares origins as the access rules do: whatever their case."""
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        """Whether this one may read the answers."""
+        return super().is_allowed_origin(origin.lower())
 
 
 class Gate:
