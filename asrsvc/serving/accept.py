@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 
 import httptools
 
-from asrsvc.serving.lanes import Lane, LaneName, has_gone
+from asrsvc.serving.lanes import Lane, LaneName, has_gone, listens
 from asrsvc.serving.limits import NO_TICKET
 from asrsvc.serving.paths import plain_path
 
@@ -501,7 +501,8 @@ class Places:
             return  # another worker was quicker
         if self._tickets is not None:
             self._tickets.take(waiting.ticket)
-        if has_gone(waiting.connection):
+        ended = has_gone(waiting.connection)
+        if ended and not listens(waiting.connection):
             log.info("a client left the queue", extra={"error": "client_gone"})
             waiting.connection.close()
             self._leave(waiting.ticket)
@@ -510,7 +511,7 @@ class Places:
         self._held.add(place)
         place.timer = self._loop.call_later(self._patience, place.give_way)
         self._update()
-        self._serve(waiting.connection, {"arrived": waiting.arrived, "place": place})
+        self._serve(waiting.connection, {"arrived": waiting.arrived, "place": place, "ahead": ended})
 
     def _update(self) -> None:
         self._watch()

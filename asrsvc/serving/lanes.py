@@ -26,7 +26,9 @@ _MESSAGE: Final = struct.Struct("!di")
 # A waiting connection takes less than this of the socket's buffer (skb and its control message).
 _BUFFER_BYTES: Final = 1024
 _SO_SNDBUFFORCE: Final = 32  # socket(7); not in Python's socket module
-_GONE: Final = select.POLLRDHUP | select.POLLHUP | select.POLLERR
+_DEAD: Final = select.POLLHUP | select.POLLERR
+AHEAD: Final = b"HTTP/1.1 "
+"""what every answer begins with"""
 # What the kernel says when there is no room: a full buffer, or too many descriptors in flight.
 _NO_ROOM: Final = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS, errno.EMFILE, errno.ENFILE})
 
@@ -141,7 +143,30 @@ class Lane:
 
 
 def has_gone(connection: socket.socket) -> bool:
-    """Whether the other side has closed: nobody would read an answer."""
+    """Whether the other side will send no more: it has closed, or shut down its half (shutdown(2))."""
+    return bool(_events(connection.fileno()))
+
+
+def is_dead(descriptor: int) -> bool:
+    """Whether it is known that nobody is left who would read an answer."""
+    return bool(_events(descriptor) & _DEAD)
+
+
+def listens(connection: socket.socket) -> bool:
+    """Whether the other side, which will send no more, may still want its answer.
+
+    What tells a half that was shut down from a connection that was closed is the reply to something that is
+    sent: a closed one resets the connection. So the first bytes of the answer, which are always the same,
+    are sent ahead. From this machine the reset is there at once, from another after a moment.
+    """
+    try:
+        connection.send(AHEAD)
+    except OSError:
+        return False
+    return not is_dead(connection.fileno())
+
+
+def _events(descriptor: int) -> int:
     poll = select.poll()
-    poll.register(connection, select.POLLRDHUP)
-    return any(events & _GONE for _descriptor, events in poll.poll(0))
+    poll.register(descriptor, select.POLLRDHUP)
+    return sum(events for _descriptor, events in poll.poll(0))

@@ -4,6 +4,9 @@ A socket that is closed while the client still sends makes the kernel answer wit
 makes the client's kernel throw away the answer that it has not read yet (RFC 9112 §9.6). So an answer
 given before the body was read is sent, the connection is half-closed, what still comes is read and
 thrown away within bounds of bytes and seconds, and only then the connection is closed.
+
+A client may shut down its half when it has sent all. It is told from one that has gone by what comes back
+when the first bytes of the answer are sent ahead: see `asrsvc.serving.lanes.listens`.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from asrsvc.serving.accept import HEAD_BYTES, HEAD_LATE, HEAD_TOO_LARGE
+from asrsvc.serving.lanes import AHEAD, is_dead
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +33,7 @@ LINGER_IDLE_SECONDS: Final = 5.0
 LINGER_BYTES: Final = 2**30
 FLUSH_SECONDS: Final = 120.0
 """a client that takes nothing of its whole answer for so long has gone"""
+_LOOK_SECONDS: Final = 0.1  # how often it is looked whether a client that sends no more has gone
 HEAD_LINGER_SECONDS: Final = 1.0
 """for a client whose header was refused: it must not hold up a worker that leaves"""
 _REFUSALS: Final = {
@@ -38,7 +43,7 @@ _REFUSALS: Final = {
 
 
 class _LingeringTransport:
-    """The transport as uvicorn sees it: all but `close` goes straight through."""
+    """The transport as uvicorn sees it: all but `write` and `close` goes straight through."""
 
     def __init__(self, transport: asyncio.Transport, protocol: LingeringProtocol) -> None:
         self._transport = transport
@@ -49,6 +54,9 @@ class _LingeringTransport:
 
     def is_closing(self) -> bool:
         return self._protocol.lingering or self._transport.is_closing()
+
+    def write(self, data: bytes) -> None:
+        self._protocol.write(data)
 
     def close(self) -> None:
         self._protocol.close_gently()
@@ -71,11 +79,14 @@ class LingeringProtocol(HttpToolsProtocol):
     _heard = 0.0  # when bytes last came that were thrown away, loop.time()
     _overhead = 0  # bytes since the last that belonged to a whole head or to the body
     _deadline: asyncio.TimerHandle | None = None
+    _watch: asyncio.TimerHandle | None = None
+    _ahead = False  # the first bytes of the answer have been sent
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a connection (asyncio.Protocol)."""
         self._wire = cast("asyncio.Transport", transport)
         super().connection_made(cast("asyncio.Transport", _LingeringTransport(self._wire, self)))
+        self._ahead = bool(self.app_state.get("ahead"))
         # The deadline and the size of a header are watched where connections are accepted.
         code = self.app_state.get("refusal")
         if code in _REFUSALS:
@@ -115,15 +126,45 @@ class LingeringProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self.send_400_response("this is no HTTP request that can be read")
 
-    def eof_received(self) -> None:
-        """The client has sent all that it will (asyncio.Protocol)."""
-        if self.lingering:
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's always closes
+        """The client has sent all that it will; whether it may still have its answer (asyncio.Protocol)."""
+        if self.lingering or not self._request_is_whole():
             self._wire.close()
+            return False
+        if self._wire.is_closing():
+            return False
+        if not self.cycle.response_started:
+            if not self._ahead:
+                self._wire.write(AHEAD)
+                self._ahead = True
+        elif self.cycle.chunked_encoding and not self.cycle.response_complete:
+            filler = self.cycle.scope["state"].get("filler", b"")
+            if filler:
+                self._wire.write(b"%x\r\n%b\r\n" % (len(filler), filler))
+        self._look()
+        return True
+
+    def _look(self) -> None:
+        """Look now and then whether the client has gone: the loop does not read any more, and would not see."""
+        if self._wire.is_closing():
+            return
+        if is_dead(self._wire.get_extra_info("socket").fileno()):
+            self._wire.abort()
+        else:
+            self._watch = self.loop.call_later(_LOOK_SECONDS, self._look)
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the answer, without what has been sent of it ahead."""
+        if self._ahead:
+            self._ahead = False
+            data = data.removeprefix(AHEAD)
+        self._wire.write(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection (asyncio.Protocol)."""
-        if self._deadline is not None:
-            self._deadline.cancel()
+        for timer in (self._deadline, self._watch):
+            if timer is not None:
+                timer.cancel()
         if self._current is None and self.unserved is not None:
             self.unserved()
         super().connection_lost(exc)
@@ -222,7 +263,7 @@ class LingeringProtocol(HttpToolsProtocol):
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\nconnection: close\r\nx-request-id: {request_id}\r\n\r\n"
         )
-        self._wire.write(head.encode() + body)
+        self.write(head.encode() + body)
         if self._current is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()

@@ -22,6 +22,8 @@ STALL_SECONDS: Final = 60.0
 """a client that takes nothing for so long has gone"""
 CLIENT_GONE: Final = 499
 """nginx's number for it, for the log: nobody hears it"""
+FILLER: Final = b":\n\n"
+"""an empty comment, for the server that wants to see whether the client is there: fits between any two events"""
 _END: Final = b"data: [DONE]\n\n"
 _ALIVE: Final = b": alive\n\n"
 # Some clients take these for the end of a line (Python's str.splitlines).
@@ -68,6 +70,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """Answer one request (ASGI 3)."""
         state = scope["state"]
+        state["filler"] = FILLER
         async with aclosing(self._rest):
             try:
                 await _send(send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers})

@@ -20,7 +20,7 @@ from asrsvc.errors import AsrError, NotFound
 from asrsvc.jobs.store import JobStore
 from asrsvc.jobs.threads import Threads
 from asrsvc.jobs.types import Found
-from asrsvc.web.events import NO_LINE_ENDS
+from asrsvc.web.events import FILLER, NO_LINE_ENDS
 from asrsvc.web.job_answers import job_body
 from asrsvc.web.transcriptions import segment_body
 
@@ -118,6 +118,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve it (ASGI 3)."""
+        scope["state"]["filler"] = FILLER
         talk = asyncio.ensure_future(self._talk(scope, send))
         gone = asyncio.ensure_future(_disconnected(receive))
         try:
