@@ -145,7 +145,7 @@ class LingeringProtocol(HttpToolsProtocol):
         return True
 
     def _look(self) -> None:
-        """Look now and then whether the client has gone: the loop does not read any more, and would not see."""
+        """Look now and then whether the client has gone: the loop reads no more, and would not see it."""
         if self._wire.is_closing():
             return
         if is_dead(self._wire.get_extra_info("socket").fileno()):

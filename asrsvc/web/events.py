@@ -23,7 +23,7 @@ STALL_SECONDS: Final = 60.0
 CLIENT_GONE: Final = 499
 """nginx's number for it, for the log: nobody hears it"""
 FILLER: Final = b":\n\n"
-"""an empty comment, for the server that wants to see whether the client is there: fits between any two events"""
+"""an empty comment, by which the server sees whether the client is there: may stand between two events"""
 _END: Final = b"data: [DONE]\n\n"
 _ALIVE: Final = b": alive\n\n"
 # Some clients take these for the end of a line (Python's str.splitlines).

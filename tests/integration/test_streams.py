@@ -60,10 +60,12 @@ def test_the_query_asks_for_a_stream_too(service: Service) -> None:
     with service.client() as client:
         answer = client.post("/api/transcribe?stream=true", files={"file": ("a", content)})
         assert answer.text.endswith("data: [DONE]\n\n")
+        empty = client.post("/api/transcribe?stream=", files={"file": ("a", content)})
+        assert empty.json()["text"] == texts(1)[0]
         for query, fields in (
             ("stream=true", {"stream": "true"}),
             ("stream=1&stream=1", {}),
-            ("stream=", {}),
+            ("stream=perhaps", {}),
         ):
             wrong = client.post(f"/api/transcribe?{query}", files={"file": ("a", content)}, data=fields)
             assert wrong.status_code == 400
