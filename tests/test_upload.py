@@ -561,8 +561,8 @@ def read_lists(spool: Path, *parts: bytes) -> Form:
 
 def test_a_list_comes_with_brackets_and_without(spool: Path) -> None:
     tags = [part("tags", b"a"), part("language", b"zh"), part("tags[]", b"b"), part("tags", b"a")]
-    form = read_lists(spool, *tags)
-    assert form.lists == {"tags": ["a", "b", "a"]}
+    form = read_lists(spool, *tags, part("tags[0]", b"c"), part("tags[17]", b"d"))
+    assert form.lists == {"tags": ["a", "b", "a", "c", "d"]}
     assert form.fields == {"language": "zh"}
     form.close()
 
@@ -590,3 +590,89 @@ def test_a_field_may_be_larger_than_others(name: str, size: int, spool: Path) ->
 def test_a_list_is_text_too(spool: Path) -> None:
     with pytest.raises(BadRequest, match="field tags is not UTF-8"):
         read_lists(spool, part("tags", b"\xff"))
+
+
+# Parts as other programs write them.
+
+
+def odd_part(header: bytes, content: bytes) -> bytes:
+    return f"--{BOUNDARY}\r\n".encode() + header + b"\r\n\r\n" + content + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("header", "content", "text"),
+    [
+        (b"Content-Disposition: form-data; name=language", b"zh", "zh"),
+        (b'content-disposition: FORM-DATA; NAME="language"', b"zh", "zh"),
+        (b'Content-Disposition: form-data;\r\n name="language"', b"zh", "zh"),
+        (b'Content-Disposition: form-data; name="language"; filename="x"', b"zh", "zh"),
+        (b"Content-Disposition: form-data; name=\"language\"; filename*=utf-8''x", b"zh", "zh"),
+        (b'Content-Type: text/plain\r\nContent-Disposition: form-data; name="language"', b"zh", "zh"),
+        (
+            b'Content-Disposition: form-data; name="language"\r\nContent-Type: text/plain; charset=UTF-8\r\n'
+            b"Content-Transfer-Encoding: 8bit\r\nContent-Length: 2\r\nMIME-Version: 1.0",
+            "\N{LATIN SMALL LETTER E WITH ACUTE}".encode(),
+            "\N{LATIN SMALL LETTER E WITH ACUTE}",
+        ),
+        (
+            b'Content-Disposition: form-data; name="language"\r\nContent-Type: text/plain; charset="ISO-8859-1"',
+            b"\xe9",
+            "\N{LATIN SMALL LETTER E WITH ACUTE}",
+        ),
+        (
+            b'Content-Disposition: form-data; name="language"\r\nContent-Type: text/plain; charset=gbk',
+            b"\xd6\xd0",
+            "\N{CJK UNIFIED IDEOGRAPH-4E2D}",
+        ),
+        (
+            b'Content-Disposition: form-data; name="language"\r\nContent-Type: text/plain; charset=of-mine',
+            b"zh",
+            "zh",
+        ),
+    ],
+)
+def test_a_part_is_read_in_every_dress(header: bytes, content: bytes, text: str, spool: Path) -> None:
+    form = read([odd_part(header, content) + SMALL_FILE + END], limits(spool))
+    assert form.fields == {"language": text}
+    form.close()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Content-Disposition: form-data; name=file",
+        b'Content-Disposition: form-data; name="file"',
+        b'Content-Disposition: form-data; name="file"; filename=""',
+        b'Content-Disposition: form-data; name="file";\r\n filename="a recording.wav"\r\nContent-Type: audio/wav',
+        b'Content-Disposition: form-data; filename="a;b=\\"c.wav"; name="file"',
+        b'Content-Disposition: form-data; name="file"; filename*=UTF-8\'\'%e4%b8%ad.wav; filename="x.wav"',
+        b'Content-Transfer-Encoding: BINARY\r\nContent-Disposition: attachment; name="file"; filename="a"',
+    ],
+)
+def test_a_file_is_a_file_in_every_dress(header: bytes, spool: Path) -> None:
+    body = odd_part(header, b"sound") + part("language", b"zh") + END
+    for whole in (body, b"A preamble\r\n" + body.replace(b"\r\n", b" \r\n", 1)):
+        form = read(cut(whole, [40, 90]), limits(spool))
+        assert form.fields == {"language": "zh"}
+        assert content(form) == b"sound"
+
+
+@pytest.mark.parametrize("coding", [b"base64", b"quoted-printable", b"x-own"])
+def test_a_part_that_is_coded_is_refused_with_a_reason(coding: bytes, spool: Path) -> None:
+    header = b'Content-Disposition: form-data; name="file"\r\nContent-Transfer-Encoding: ' + coding
+    with pytest.raises(
+        BadRequest, match=f"Content-Transfer-Encoding of field file is '{coding.decode()}'"
+    ) as caught:
+        read([odd_part(header, b"c291bmQ=") + END], limits(spool))
+    assert caught.value.param == "file"
+
+
+@pytest.mark.parametrize(
+    "boundary", ["'()+_,-./:=?", "a b", "x" * 200, "----WebKitFormBoundary7MA4YWxkTrZu0gW"]
+)
+def test_every_boundary_that_may_be_is_one(boundary: str, spool: Path) -> None:
+    body = (SMALL_FILE + END).replace(BOUNDARY.encode(), boundary.encode())
+    given = headers(None, f'multipart/form-data; charset=utf-8; boundary="{boundary}"')
+    assert check_head(given, 1000) == boundary.encode()
+    form = asyncio.run(read_form(given, sender([body]), limits(spool), FIELDS))
+    assert content(form) == b"sound"
