@@ -219,6 +219,7 @@ def test_a_person_at_this_machine_is_served(host: str) -> None:
     door = access()
     assert door.identify(asked(host=host))[0].kind == "address"
     assert door.identify(asked(host=host, origin=f"http://{host}"))[0].kind == "address"
+    assert door.identify(asked(host=host, origin=f"HTTPS://{host}"))[0].kind == "address"
 
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "evil.example:7860", "test", ""])
@@ -237,6 +238,14 @@ def test_a_name_that_was_made_to_lead_here_is_refused(host: str) -> None:
         "http://localhost:3000",
         "http://localhost",
         "http://127.0.0.1:7860",
+        "app://localhost:7860",
+        "ftp://localhost:7860",
+        "chrome-extension://localhost:7860",
+        "localhost:7860",
+        "//localhost:7860",
+        "://localhost:7860",
+        "http://localhost:7860/",
+        "http://https://localhost:7860",
     ],
 )
 def test_a_page_of_another_site_is_refused(origin: str) -> None:
@@ -252,6 +261,19 @@ def test_names_and_pages_that_are_allowed_are_served() -> None:
     everybody = access(ASR_CORS_ORIGINS="*")
     everybody.identify(asked(host="localhost", origin="https://any.example"))
     assert code(everybody, asked(host="evil.example", origin="https://any.example")) == "host_not_allowed"
+
+
+def test_applications_that_are_no_web_pages_may_be_allowed() -> None:
+    door = access(ASR_CORS_ORIGINS="app://obsidian.md,tauri://localhost,chrome-extension://abcdef")
+    for origin in (
+        "app://obsidian.md",
+        "tauri://localhost",
+        "Tauri://localhost",
+        "chrome-extension://abcdef",
+    ):
+        assert door.identify(asked(host="localhost:7860", origin=origin))[0].kind == "address"
+    for origin in ("app://localhost", "https://obsidian.md", "null", "chrome-extension://abcdeg"):
+        assert code(door, asked(host="localhost:7860", origin=origin)) == "origin_not_allowed"
 
 
 def test_a_program_that_says_no_host_is_no_browser() -> None:

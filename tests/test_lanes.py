@@ -16,7 +16,7 @@ from contextlib import closing
 import pytest
 from service import wait_for
 
-from asrsvc.serving.lanes import Lane, has_gone
+from asrsvc.serving.lanes import AHEAD, Lane, has_gone, listens
 
 
 def descriptors() -> int:
@@ -149,6 +149,26 @@ def test_a_client_that_left_is_told_apart() -> None:
                     client.close()
                 wait_for("the end", lambda connection=connection: has_gone(connection), 5)
                 client.close()
+
+
+def test_one_that_has_only_shut_down_its_half_still_listens() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        for leaves in (False, True):
+            client = socket.create_connection(listener.getsockname())
+            connection, _ = listener.accept()
+            with connection, client:
+                client.sendall(b"a whole request")
+                if leaves:
+                    client.close()
+                else:
+                    client.shutdown(socket.SHUT_WR)
+                wait_for("the end", lambda connection=connection: has_gone(connection), 5)
+                assert listens(connection) != leaves
+                assert leaves or client.recv(100) == AHEAD
+    near, far = socket.socketpair()
+    with far:
+        near.close()
+        assert not listens(far)
 
 
 READER = """

@@ -49,6 +49,33 @@ def test_the_file_has_comments_blank_lines_spaces_and_quotes(tmp_path: Path) -> 
     assert (loaded.workers, loaded.bind) == (2, "192.0.2.7:80")
 
 
+NO_ORIGINS = {
+    "null": "app://obsidian.md",
+    "http://localhost:*": "each origin by its whole name",
+    "https://*.example.org": "each origin by its whole name",
+    "chrome-extension://*": "each origin by its whole name",
+    "https://app.example.org/": ": https://app.example.org is right",
+    "https://app.example.org/page?x#y": ": https://app.example.org is right",
+    "https://me@app.example.org": ": https://app.example.org is right",
+    "https://app.example.org:443": ": https://app.example.org, or another port,",
+    "http://localhost:80": ": http://localhost, or another port,",
+    "http://localhost:": ": http://localhost, or another port,",
+    "http://localhost:65536": ": http://localhost, or another port,",
+    "https://b\N{LATIN SMALL LETTER U WITH DIAERESIS}cher.example": ": https://xn--bcher-kva.example",
+    "http://[0:0::1]": ": http://[::1]",
+    "http://127.1": ": http://host",
+    "http://a%20b": ": http://host",
+    "localhost:3000": ": https://localhost:3000, or another scheme,",
+    "my_app://home": ": https://home, or another scheme,",
+    "app://": ": app://host",
+    "file://server": ": file://",
+    "ws://localhost:3000": ": http://localhost:3000",
+    "wss://example.org": ": https://example.org",
+    "https://a b": "with commas between",
+}
+"""what no browser sends, and what the message says of it"""
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -106,6 +133,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         ("ASR_ALLOWED_HOSTS", ","),
         ("ASR_CORS_ORIGINS", "https://app.example.org/page"),
         ("ASR_CORS_ORIGINS", "app.example.org"),
+        *(("ASR_CORS_ORIGINS", origin) for origin in NO_ORIGINS),
     ],
 )
 def test_a_wrong_value_is_refused_with_name_value_origin_and_what_is_right(name: str, value: str) -> None:
@@ -144,6 +172,28 @@ def test_an_address_that_other_machines_reach_needs_keys_or_a_word_that_it_needs
 )
 def test_an_address_of_this_machine_alone_needs_no_keys(bind: str) -> None:
     assert settings.load({"ASR_BIND": bind, "ASR_OPS_BIND": bind}, {}).api_keys is None
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("app://obsidian.md", "tauri://localhost", "capacitor://localhost", "ionic://localhost", "file://"),
+        *("chrome-extension://abcdefghijklmnop", "moz-extension://0a-1b", "http://localhost:5173", "*"),
+        *("http://[::1]:3000", "http://127.0.0.1", "https://localhost.", "https://xn--bcher-kva.example"),
+    ],
+)
+def test_an_origin_may_have_any_scheme(origin: str) -> None:
+    assert settings.load({"ASR_CORS_ORIGINS": origin.upper()}, {}).cors_origins == (origin,)
+
+
+@pytest.mark.parametrize(("origin", "right"), NO_ORIGINS.items())
+def test_an_origin_that_would_match_nothing_is_refused_with_one_that_would(origin: str, right: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        settings.load({"ASR_CORS_ORIGINS": f"https://app.example.org,{origin}"}, {})
+    message = str(caught.value)
+    assert right in message
+    assert ",," not in message
+    assert message.endswith(" is right")
 
 
 def test_a_list_is_taken_apart_at_its_commas() -> None:

@@ -190,4 +190,7 @@ def _field(field: Field) -> Schema:
         schema["default"] = default
     if field.many:
         schema = {"type": "array", "items": schema}
-    return {**schema, "description": field.meaning}
+    meaning = field.meaning
+    if field.kind == "language":
+        meaning += "; also as a BCP 47 tag, an ISO 639 code or Whisper's name (`zh-HK`, `jpn`, `english`)"
+    return {**schema, "description": meaning}

@@ -115,7 +115,9 @@ What is incomplete is transcribed, and said: in `warnings` of `json`, `verbose_j
 of `text`, `srt` and `vtt`. `incomplete=refuse` refuses it.
 
 Segments of `verbose_json` have keys that are not OpenAI's: `language`, `emotion`, `events`, `confidence`.
-Names of fields that may come several times are taken without the brackets, too. Refused with a clear 400,
+Names of fields that may come several times are taken without the brackets, with numbers in them, or as one
+field with a JSON list; `chunking_strategy` as a JSON object, too. All names of models are the version that
+serves; at OpenAI those but `gpt-transcribe` end on 2027-02-26, here they stay. Refused with a clear 400,
 since nothing would come of them: """
 
 
