@@ -12,6 +12,8 @@ from asrsvc.speech.languages import language_of
 from asrsvc.web import structured
 from asrsvc.web.upload import MOST_VALUES, Form
 
+OTHER_NAMES: Final = "also by BCP 47 tag, ISO 639 code or Whisper's name: zh-HK, jpn, english"
+"""of languages, for people"""
 _BOOLEANS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _SHOWN: Final = 60  # characters of a wrong value that a message repeats
 

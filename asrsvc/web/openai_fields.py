@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 from asrsvc.errors import BadRequest, NotFound
 from asrsvc.speech.transcribe import Options
 from asrsvc.speech.types import LANGUAGES, Language
-from asrsvc.web.fields import Field, parse
+from asrsvc.web.fields import OTHER_NAMES, Field, parse
 from asrsvc.web.notices import INCOMPLETE, refuses
 from asrsvc.web.upload import Form
 
@@ -25,10 +25,10 @@ _NO_SPEAKERS: Final = "speakers are not told apart"
 
 FIELDS: Final = (
     Field("model", "a name that GET /v1/models lists; any of them is the version that serves"),
-    Field("language", "what is spoken", kind="language", values=LANGUAGES),
+    Field("language", f"what is spoken; {OTHER_NAMES}", kind="language", values=LANGUAGES),
     Field(
         "languages",
-        "what may be spoken, instead of language",
+        f"what may be spoken, instead of language; {OTHER_NAMES}",
         kind="language",
         values=LANGUAGES[1:],
         many=True,

@@ -16,7 +16,7 @@ from asrsvc.speech.types import LANGUAGES, Language, Segment, Transcript, probab
 from asrsvc.web.answers import JsonResponse, by_language
 from asrsvc.web.desk import Desk, Moved, Step
 from asrsvc.web.events import Event, stream
-from asrsvc.web.fields import Field, parse
+from asrsvc.web.fields import OTHER_NAMES, Field, parse
 from asrsvc.web.notices import INCOMPLETE, WarningBody, headers, refuses, warning_bodies
 from asrsvc.web.structured import is_absent
 from asrsvc.web.upload import Form
@@ -26,7 +26,7 @@ TIMESTAMPS: Final = ("none", "segment", "word")
 FIELDS: Final = (
     Field(
         "language",
-        "what is spoken; auto finds it out for each span",
+        f"what is spoken; auto finds it out for each span; {OTHER_NAMES}",
         kind="language",
         values=LANGUAGES,
         default="auto",

@@ -346,7 +346,7 @@ WRONG = {
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
 def test_every_field_with_every_kind_of_wrong_value(service: Service, field: Any) -> None:
-    """A wrong value, twice, not UTF-8: each is a 4xx in the shape of OpenAI's errors; an empty one is none."""
+    """Wrong, twice, not UTF-8: each is a 4xx in the shape of OpenAI's errors; an empty one is none."""
 
     def status(*values: bytes | str) -> int:
         parts = [part(field.name, value) for value in values]

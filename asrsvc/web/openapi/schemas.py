@@ -190,7 +190,4 @@ def _field(field: Field) -> Schema:
         schema["default"] = default
     if field.many:
         schema = {"type": "array", "items": schema}
-    meaning = field.meaning
-    if field.kind == "language":
-        meaning += "; also as a BCP 47 tag, an ISO 639 code or Whisper's name (`zh-HK`, `jpn`, `english`)"
-    return {**schema, "description": meaning}
+    return {**schema, "description": field.meaning}
