@@ -129,10 +129,9 @@ def test_a_header_is_read_in_every_dress(head: bytes, size: int) -> None:
         (b"--B\r\nContent Type: x\r\n\r\n", "has the line 'Content Type: x'"),
         (b"--B\r\n: x\r\n\r\n", "has the line ': x'"),
         (b"--B\r\nA: x\rB: y\r\n\r\n", "has the line"),
-        (b"--B\r\nA: \0\r\n\r\n", "has the line"),
-        (b"--B\r\nA: " + b"x" * 9000, f"the header of a part is over {HEAD_BYTES} bytes"),
-        (b"--B\r\nA: x" + b"\r\n y" * 9000, f"the header of a part is over {HEAD_BYTES} bytes"),
-        (b"--B\r\n" + b"A: x\r\n" * 17 + b"\r\n", "more than 16 fields"),
+        (b"--B\r\nA: " + b"x" * 9000, f"the header size of a part is over {HEAD_BYTES} bytes"),
+        (b"--B\r\nA: x" + b"\r\n y" * 9000, f"the header size of a part is over {HEAD_BYTES} bytes"),
+        (b"--B\r\n" + b"A: x\r\n" * 17 + b"\r\n", "the header count of a part is over 16"),
     ],
 )
 def test_what_is_no_form_is_told_why(body: bytes, said: str, size: int) -> None:

@@ -95,7 +95,8 @@ class MultipartParser:
         Raises:
             MalformedError: there was no boundary in it.
         """
-        if self._step == self._preamble and self._skipped + len(self._rest) > 1:
+        begun = self._rest[1:]  # of what may be a boundary
+        if self._step == self._preamble and self._skipped and not begun:
             raise MalformedError("the boundary of its Content-Type is not in it")
 
     # The steps: each takes what it can from `at` on, and returns where it has come to.
@@ -133,7 +134,7 @@ class MultipartParser:
             content = end + 2 * len(newline)
             if end < 0:
                 if len(data) - at >= HEAD_BYTES + 2 * len(newline):
-                    raise MalformedError(f"the header of a part is over {HEAD_BYTES} bytes")
+                    raise MalformedError(f"the header size of a part is over {HEAD_BYTES} bytes")
                 return at
         self._events.on_part(_headers(data[at:end], newline))
         self._step, self._empty = self._content, True
@@ -203,12 +204,12 @@ def _headers(block: bytes, newline: bytes) -> PartHeaders:
             found[name] += b" " + line.strip(b" \t")
             continue
         given, colon, value = line.partition(b":")
-        if not colon or not _TOKEN.fullmatch(given) or b"\r" in value or b"\0" in value:
+        if not colon or not _TOKEN.fullmatch(given) or b"\r" in value:
             shown = line[:_SHOWN].decode("utf-8", errors="replace")
             raise MalformedError(f"the header of a part has the line {shown!r}; `name: value` is right")
         fields += 1
         if fields > HEAD_FIELDS:
-            raise MalformedError(f"the header of a part has more than {HEAD_FIELDS} fields")
+            raise MalformedError(f"the header count of a part is over {HEAD_FIELDS}")
         name = given.lower()
         found[name] = value.strip(b" \t")
     return found
