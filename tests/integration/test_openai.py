@@ -231,7 +231,9 @@ def test_a_stream_of_deltas(client: openai.OpenAI, long: Path) -> None:
 
 
 def test_an_error_inside_a_stream_is_raised(client: openai.OpenAI) -> None:
-    stream = client.audio.transcriptions.create(file=("a.wav", poisoned(60)), model="gpt-transcribe", stream=True)
+    stream = client.audio.transcriptions.create(
+        file=("a.wav", poisoned(60)), model="gpt-transcribe", stream=True
+    )
     with pytest.raises(openai.APIError, match="file holds samples that are not finite") as caught:
         list(stream)
     assert caught.value.code == "audio_undecodable"
