@@ -81,6 +81,25 @@ class TooLarge(AsrError):
     default_code = "upload_too_large"
 
 
+class UrlRefused(BadRequest):
+    """The address may not be asked: its host is not in the list, or it leads to a private address."""
+
+    default_code = "url_refused"
+
+
+class FetchFailed(AsrError):
+    """What the address names cannot be had: nobody answers there, or not with a recording."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    default_code = "url_failed"
+
+
+class FetchTimeout(RequestTimeout):
+    """What the address names did not arrive in time."""
+
+    default_code = "url_timeout"
+
+
 class UnsupportedMediaType(AsrError):
     """The body is not multipart/form-data."""
 

@@ -11,7 +11,7 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PACKAGE = CHECKOUT / "asrsvc"
-ROOMS = ("speech", "release", "jobs", "serving", "web")
+ROOMS = ("speech", "release", "jobs", "remote", "serving", "web")
 
 # What each part may import of the project. web, serving and release.cli are roots: they put the
 # parts together. A longer name wins over a shorter one.
@@ -25,6 +25,7 @@ ALLOWED = {
     "asrsvc.release.trial": ("asrsvc.errors", "asrsvc.release", "asrsvc.speech"),
     "asrsvc.release.cli": ("asrsvc",),
     "asrsvc.jobs": ("asrsvc.errors", "asrsvc.jobs", "asrsvc.release.files", "asrsvc.speech"),
+    "asrsvc.remote": ("asrsvc.errors", "asrsvc.remote"),
     "asrsvc.serving": ("asrsvc",),
     "asrsvc.web": ("asrsvc",),
 }
