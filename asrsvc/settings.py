@@ -6,6 +6,7 @@ names (lines `NAME=value`), else the default. `Settings.origin` says which it wa
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import os
 import re
@@ -324,6 +325,66 @@ def _device(text: str) -> str:
     return text
 
 
+_LABEL: Final = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_URL_HOST: Final = re.compile(
+    r"(https?://)?(?P<host>\*|(\*\.)?(?=[^:]{1,253}(:|$))"
+    rf"{_LABEL}(\.{_LABEL})*|\[[0-9a-f:.]+\])(:(?P<port>\d{{1,5}}))?"
+)
+_OLD_ADDRESS: Final = re.compile(r"(.*\.)?(\d+|0x[0-9a-f]*)")
+
+
+def _url_hosts(text: str) -> tuple[str, ...]:
+    """Hosts that may be asked, as `asrsvc.remote.hosts` reads them."""
+    right = (
+        "names, as media.example.org, *.example.org, * or http://host:8080, and addresses or networks, as"
+        " 10.0.0.7, 10.0.0.0/8 or [fd00::7]:8443, with commas between"
+    )
+    items = [item.strip().lower() for item in text.split(",")] if text.strip() else []
+    if len(items) > _LONGEST_LIST or not all(_is_url_host(item) for item in items):
+        raise ValueError(right)
+    return tuple(dict.fromkeys(items))
+
+
+def _is_url_host(item: str) -> bool:
+    try:
+        ipaddress.ip_network(item)
+    except ValueError:
+        pass
+    else:
+        return True
+    found = _URL_HOST.fullmatch(item)
+    if found is None or (found["port"] is not None and not 1 <= int(found["port"]) <= 65535):
+        return False
+    host = found["host"]
+    if not host.startswith("[") and not _OLD_ADDRESS.fullmatch(host):
+        return True
+    try:
+        kind = ipaddress.IPv6Address if host.startswith("[") else ipaddress.IPv4Address
+        kind(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _secrets(text: str) -> tuple[str, ...]:
+    items = tuple(item.strip() for item in text.split(",")) if text.strip() else ()
+    if len(items) > 3 or not all(_is_secret(item) for item in items):
+        raise ValueError(
+            "whsec_ and 16 to 64 bytes in Base64, or 16 to 256 characters of ASCII without spaces and commas;"
+            " up to three, with commas between,"
+        )
+    return items
+
+
+def _is_secret(item: str) -> bool:
+    if not item.startswith("whsec_"):
+        return re.fullmatch(r"[!-+\--~]{16,256}", item) is not None
+    try:
+        return 16 <= len(base64.b64decode(item.removeprefix("whsec_"), validate=True)) <= 64
+    except ValueError:
+        return False
+
+
 def _model_names(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",")) if text.strip() else ()
     if not all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}", name) for name in names):
@@ -593,6 +654,34 @@ class Settings:
         "times",
         "a job is given up when so many workers in a row died of it without any progress",
         _integer(1, 100),
+    )
+    url_hosts: tuple[str, ...] = _setting(
+        "ASR_URL_HOSTS",
+        "",
+        "hosts",
+        "hosts that recordings may be fetched from (url) and that may be told of jobs (webhook); none: none",
+        _url_hosts,
+    )
+    webhook_secret: tuple[str, ...] = _setting(
+        "ASR_WEBHOOK_SECRET",
+        "",
+        "text",
+        "what webhooks are signed with, as whsec_…; while it is changed, the new one and the old one",
+        _secrets,
+    )
+    webhook_timeout: float = _setting(
+        "ASR_WEBHOOK_TIMEOUT",
+        "15",
+        "seconds",
+        "for a webhook's receiver to answer, at most",
+        _seconds(0.1, 300),
+    )
+    webhook_seconds: float = _setting(
+        "ASR_WEBHOOK_SECONDS",
+        "43200",
+        "seconds",
+        "from the end of a job, in which its webhook is tried again; not beyond ASR_JOBS_KEEP_SECONDS",
+        _seconds(0, 31_536_000),
     )
     ready_timeout: float = _setting(
         "ASR_READY_TIMEOUT", "120", "seconds", "time for a worker to load, at most", _seconds(1, 3600)
@@ -968,7 +1057,7 @@ def report(settings: Settings) -> str:
         text = _shown(value)
         if setting.name == "ASR_API_KEYS" and value is None:
             text = "none"
-        if setting.name == "ASR_ADMIN_TOKEN":
+        if setting.name in {"ASR_ADMIN_TOKEN", "ASR_WEBHOOK_SECRET"}:
             text = "set" if value else "none"  # what is printed may be kept in a log
         if setting.name == "ASR_WORKERS" and value is None:
             text = f"auto ({settings.worker_count()})"

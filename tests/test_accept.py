@@ -656,6 +656,25 @@ def test_a_slow_body_lets_another_begin_but_not_without_end(run: Run) -> None:
     run(main())
 
 
+def test_a_request_that_turns_out_long_keeps_long_ones_out_and_short_ones_no_more(run: Run) -> None:
+    async def main() -> None:
+        async with taker() as made:
+            made.put(SHORT)
+            await until(lambda: len(made.taken) == 1)
+            made.taken[0][1].lengthen()
+            assert made.places.short_at_work == 0
+            made.put(LONG)
+            made.put(SHORT)
+            await until(lambda: len(made.taken) == 2)
+            await asyncio.sleep(0.05)  # nothing may happen
+            assert [place.lane for _, place in made.taken] == [LONG, SHORT]
+            made.taken[0][1].release()
+            await until(lambda: len(made.taken) == 3)
+            assert made.taken[2][1].lane is LONG
+
+    run(main())
+
+
 def test_a_body_that_is_complete_has_the_turn_again(run: Run) -> None:
     async def main() -> None:
         async with taker(patience=0.02) as made:

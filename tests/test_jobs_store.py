@@ -245,6 +245,21 @@ def test_a_job_whose_upload_is_lost_fails(place: Place) -> None:
         assert error.code == "upload_lost"
 
 
+def test_the_size_that_was_reserved_is_changed_where_there_is_room(place: Place) -> None:
+    with another(place, bytes=5 * 2**20) as narrow:
+        arrival = narrow.store.receive("", 2**20)
+        other = narrow.store.receive("", 2**20)
+        narrow.store.reserve(arrival, 4 * 2**20)
+        with pytest.raises(NoSpace, match="the jobs that are kept take 1 of 5 MiB"):
+            narrow.store.reserve(arrival, 4 * 2**20 + 1)
+        with pytest.raises(NoSpace):
+            narrow.store.reserve(other, 2**20 + 1)  # what was refused has changed nothing
+        narrow.store.reserve(arrival, 2**20)
+        narrow.store.reserve(other, 4 * 2**20)
+        for one in (arrival, other):
+            narrow.store.discard(one)
+
+
 def test_what_is_over_a_limit_is_refused_with_the_limit(place: Place) -> None:
     place.begin("alice")
     with another(place, kept_of_client=1) as other:

@@ -17,9 +17,10 @@ from typing import Final
 from asrsvc.errors import AsrError, JobsUnavailable, NoSpace
 from asrsvc.jobs.rows import VIEW
 from asrsvc.jobs.uploads import make_private_folder
+from asrsvc.jobs.webhook_table import TABLE as WEBHOOK_TABLE
 from asrsvc.release.files import sync_folder
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 """what this code makes and knows"""
 READABLE_FROM: Final = 1
 """the oldest schema whose code can work with what this code makes"""
@@ -59,6 +60,7 @@ CREATE TABLE segments (
 """
 _CHANGES: Final[dict[int, tuple[str, ...]]] = {
     2: ("ALTER TABLE jobs ADD COLUMN warnings TEXT NOT NULL DEFAULT '[]'",),  # see rows.warnings_of
+    3: WEBHOOK_TABLE,
 }
 """what makes each schema of the one before; code that is older works on with the result"""
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, astuple, fields
 from typing import Any, Final
 
-from asrsvc.jobs.types import Job, JobError
+from asrsvc.jobs.types import Job, JobError, Webhook
 from asrsvc.speech.transcribe import Options
 from asrsvc.speech.types import LanguageProbability, Notice, Segment, Token, Word
 
@@ -19,7 +19,9 @@ CREATE TEMP VIEW seen AS SELECT
   (SELECT json_group_array(version) FROM (
     SELECT version FROM segments WHERE job = jobs.number GROUP BY version ORDER BY min(number)
   )) AS versions,
-  warnings
+  warnings,
+  (SELECT json_array(url, state, attempts, nullif(next, 0), error)
+    FROM webhooks WHERE job = jobs.number) AS webhook
 FROM jobs WHERE state != 'receiving'
 """
 """a view of each connection's own, whose rows `job_of` reads"""
@@ -28,7 +30,7 @@ FROM jobs WHERE state != 'receiving'
 def job_of(row: Sequence[Any]) -> Job:
     """A job from its row in the view `seen`."""
     id_, number, client, state, options, created, started, ended, reached, duration, *rest = row
-    version, error, count, versions, warnings = rest
+    version, error, count, versions, warnings, webhook = rest
     return Job(
         id=id_,
         number=number,
@@ -45,6 +47,7 @@ def job_of(row: Sequence[Any]) -> Job:
         versions=tuple(json.loads(versions)),
         error=JobError(**json.loads(error)) if error is not None else None,
         warnings=warnings_of(warnings),
+        webhook=Webhook(*json.loads(webhook)) if webhook is not None else None,
     )
 
 

@@ -14,6 +14,7 @@ from asrsvc.jobs.rows import job_in, job_of, options_text, segment_of
 from asrsvc.jobs.storage import Storage
 from asrsvc.jobs.types import Found, Job
 from asrsvc.jobs.uploads import Lock
+from asrsvc.jobs.webhook_table import HAS_PENDING_WEBHOOK, cancel_webhook, note_webhook
 from asrsvc.speech.transcribe import Options
 
 _SPARE_BYTES: Final = 64 * 2**20
@@ -72,27 +73,57 @@ class JobStore:
                 raise
         return Arrival(job, lock)
 
+    def reserve(self, arrival: Arrival, size: int) -> None:
+        """Reserve another size for a job whose recording is about to come.
+
+        Args:
+            arrival: of the job.
+            size: bytes of the recording, at most.
+
+        Raises:
+            NoSpace: there is no room for so many bytes.
+        """
+        with self._database.transaction() as table:
+            table.execute("UPDATE jobs SET bytes = 0 WHERE id = ?", (arrival.id,))
+            self._check_bytes(table, size)
+            table.execute("UPDATE jobs SET bytes = ? WHERE id = ?", (size, arrival.id))
+
     def _check_room(self, table: sqlite3.Connection, client: str, size: int) -> None:
         limits = self._limits
-        kept, used, of_client = table.execute(
-            "SELECT count(*), coalesce(sum(bytes), 0), coalesce(sum(client = ?), 0) FROM jobs", (client,)
+        kept, of_client = table.execute(
+            "SELECT count(*), coalesce(sum(client = ?), 0) FROM jobs", (client,)
         ).fetchone()
-        advice = f"delete those that you have fetched; they expire {limits.keep_seconds:g} s after their end"
         if of_client >= limits.kept_of_client:
-            raise TooManyJobs(f"{of_client} of your jobs are kept, and no more may be: {advice}")
+            raise TooManyJobs(f"{of_client} of your jobs are kept, and no more may be: {self._advice}")
         if kept >= limits.kept:
-            raise TooManyJobs(f"{kept} jobs are kept, and no more may be: {advice}")
-        if used + size > limits.bytes:
+            raise TooManyJobs(f"{kept} jobs are kept, and no more may be: {self._advice}")
+        self._check_bytes(table, size)
+
+    @property
+    def _advice(self) -> str:
+        return (
+            f"delete those that you have fetched; they expire {self._limits.keep_seconds:g} s after their end"
+        )
+
+    def _check_bytes(self, table: sqlite3.Connection, size: int) -> None:
+        (used,) = table.execute("SELECT coalesce(sum(bytes), 0) FROM jobs").fetchone()
+        most = self._limits.bytes
+        if used + size > most:
             raise NoSpace(
-                f"the jobs that are kept take {used // 2**20} of {limits.bytes // 2**20} MiB: "
-                f"no room for {size} bytes more; {advice}",
+                f"the jobs that are kept take {used // 2**20} of {most // 2**20} MiB: "
+                f"no room for {size} bytes more; {self._advice}",
                 param="file",
             )
         if size + _SPARE_BYTES > self._uploads.free_bytes():
             raise NoSpace(f"the disk has no room for {size} bytes more", param="file")
 
-    def queue(self, arrival: Arrival, options: Options) -> Job:
+    def queue(self, arrival: Arrival, options: Options, webhook: str | None = None) -> Job:
         """The upload is whole: the job waits for a worker from now on, whatever happens to this process.
+
+        Args:
+            arrival: of the job.
+            options: that its request chose.
+            webhook: address that is told of its end.
 
         Raises:
             NoSpace: the disk refuses; `discard` the arrival.
@@ -106,6 +137,8 @@ class JobStore:
                 "UPDATE jobs SET state = 'queued', bytes = ?, options = ? WHERE id = ?",
                 (size, options_text(options), arrival.id),
             )
+            if webhook is not None:
+                note_webhook(table, arrival.id, webhook)
             job = job_in(table, arrival.id)
         arrival.lock.close()
         return job
@@ -195,6 +228,7 @@ class JobStore:
             table.execute(
                 "UPDATE jobs SET state = 'cancelled', ended = ?, bytes = 0 WHERE id = ?", (time.time(), job)
             )
+            cancel_webhook(table, job)
             cancelled = job_in(table, job)
         self._uploads.remove(job)
         return cancelled
@@ -224,7 +258,10 @@ class JobStore:
         return now, now - self._limits.keep_seconds
 
     def _forget_expired(self, table: sqlite3.Connection, now: float) -> None:
-        table.execute("DELETE FROM jobs WHERE ended < ?", (now - self._limits.keep_seconds,))
+        table.execute(
+            f"DELETE FROM jobs WHERE ended < ? AND NOT {HAS_PENDING_WEBHOOK}",  # noqa: S608 - a constant
+            (now - self._limits.keep_seconds,),
+        )
 
     def close(self) -> None:
         """Let the table go."""

@@ -9,6 +9,7 @@ from asrsvc.speech.transcribe import Options
 from asrsvc.speech.types import SAMPLE_RATE, Notice, Segment
 
 State: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+WebhookState: TypeAlias = Literal["pending", "delivered", "failed", "cancelled"]
 ENDED: Final[frozenset[State]] = frozenset({"succeeded", "failed", "cancelled"})
 
 
@@ -39,6 +40,21 @@ class JobError:
 
 
 @dataclass(frozen=True, slots=True)
+class Webhook:
+    """An address that is told when a job has ended; times are seconds of the epoch."""
+
+    url: str
+    state: WebhookState
+    """pending: the job has not ended, or is told of again; failed: given up"""
+    attempts: int
+    """begun so far"""
+    next: float | None
+    """when it is told of again; None: it is not, or the job has not ended"""
+    error: str | None
+    """why the last attempt failed"""
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One job as it stands; times are seconds of the epoch."""
 
@@ -65,6 +81,7 @@ class Job:
     error: JobError | None
     warnings: tuple[Notice, ...] = ()
     """about the recording; complete once the job has succeeded"""
+    webhook: Webhook | None = None
 
     @property
     def audio_seconds(self) -> float:

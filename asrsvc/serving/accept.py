@@ -553,6 +553,11 @@ class Place:
             self.holds_turn = True
             self.places._update()
 
+    def lengthen(self) -> None:
+        """The request has turned out to be a long one: it keeps other long ones out, and no short ones."""
+        self.lane = LaneName.LONG
+        self.places._update()
+
     def release(self) -> None:
         """The request has ended, whichever way; may be called again."""
         self._quiet()

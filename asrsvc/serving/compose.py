@@ -45,7 +45,7 @@ from asrsvc.web.app import (
 from asrsvc.web.meter import Meter
 from asrsvc.web.metric_files import MetricFiles
 from asrsvc.web.metrics import Metrics, Sources
-from asrsvc.web.upload import check_head, declared_length
+from asrsvc.web.upload import SHORT_BYTES, check_head, declared_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,6 @@ MOST_REQUESTS: Final = 10
 """requests of a worker at the same time, with those whose body is slow to arrive"""
 MOST_RUNS: Final = 8
 """of one worker's engine at the same time, on an idle machine: each takes memory of its own"""
-_SHORT_BYTES: Final = 8 * 2**20
-"""an upload that declares no more waits in the short lane: 4 minutes of 16-bit WAV at 16 kHz"""
 
 
 def assemble(settings: Settings, loaded: Loaded, row: Row) -> Transcribers:
@@ -148,6 +146,7 @@ def load_app(
         abandon=transcribers.abandon_jobs,
         observe=observe,
         count=counting.meter.work,
+        count_webhook=counting.meter.webhook,
     )
     app = create_app(
         settings,
@@ -219,7 +218,7 @@ class Router:
             length = declared_length(headers)
         except AsrError:
             return None  # the application says the same, in an answer
-        return LaneName.SHORT if length is not None and length <= _SHORT_BYTES else LaneName.LONG
+        return LaneName.SHORT if length is not None and length <= SHORT_BYTES else LaneName.LONG
 
     def admit(self, head: Head, connection: socket.socket) -> Ticketed | AsrError:
         """Let a request into the queue and count it, or say what it is answered."""

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from starlette.routing import Route
 
-from asrsvc.errors import StatusError
+from asrsvc.errors import StatusError, UrlRefused
+from asrsvc.jobs.delivery import Deliverer, Result, Schedule, Send
 from asrsvc.jobs.manners import Manners
 from asrsvc.jobs.runner import Count, Observe, Runner
 from asrsvc.jobs.storage import Storage
 from asrsvc.jobs.store import JobStore
 from asrsvc.jobs.types import Limits
+from asrsvc.jobs.webhooks import Webhooks
+from asrsvc.remote.client import Client
+from asrsvc.remote.hosts import SETTING
 from asrsvc.serving import status
 from asrsvc.settings import Settings
 from asrsvc.speech.transcribe import Transcriber
+from asrsvc.web.app import remote_client
+from asrsvc.web.job_answers import event_body
 from asrsvc.web.jobs import JobDesk
 from asrsvc.web.upload import UploadLimits
 
@@ -41,6 +47,7 @@ class Jobs:
         abandon: Callable[[], None],
         observe: Observe,
         count: Count,
+        count_webhook: Callable[[Result], None],
     ) -> None:
         """Put the parts together; `start` begins.
 
@@ -52,7 +59,9 @@ class Jobs:
             abandon: lets the jobs' spans go, also in the middle of a run.
             observe: told of each job that has ended here.
             count: told of each stretch of work on a job.
+            count_webhook: told of each attempt to deliver a webhook.
         """
+        self._observe = observe
         self._manners = manners
         self._abandon = abandon
         self._status = settings.runtime_dir / status.FILE_NAME
@@ -73,8 +82,17 @@ class Jobs:
             transcriber,
             most=most_here(settings),
             may_begin=self._may_begin,
-            observe=observe,
+            observe=self._note_ended,
             count=count,
+        )
+        remote = remote_client(settings)
+        self._deliverer = Deliverer(
+            Webhooks(to_work, lambda job: event_body(job, keep_seconds)),
+            send=_sender(remote, settings.webhook_timeout),
+            secrets=settings.webhook_secret,
+            timeout=settings.webhook_timeout,
+            schedule=Schedule(min(settings.webhook_seconds, keep_seconds)),
+            count=count_webhook,
         )
         self._desk = JobDesk(
             JobStore(to_ask),
@@ -82,6 +100,8 @@ class Jobs:
             keep_seconds=keep_seconds,
             wake=self._runner.wake,
             refuse_incomplete=settings.refuses_incomplete(),
+            remote=remote,
+            signed=bool(settings.webhook_secret),
         )
 
     def routes(self) -> list[Route]:
@@ -95,6 +115,7 @@ class Jobs:
         # median answer took 5.1 s, and so 0.04 s, while jobs had 37, and so 135 s of sound done a second.
         sys.setswitchinterval(_SWITCH_SECONDS)
         self._runner.start()
+        self._deliverer.start()
 
     def note_requests(self, in_hand: int) -> None:
         """So many requests are in hand in this worker."""
@@ -103,6 +124,7 @@ class Jobs:
     def leave(self) -> None:
         """Give up what is in hand at its next span, for another worker; end the streams of events."""
         self._runner.leave()
+        self._deliverer.leave()
         # At low priority a span may last as long as others keep the cores busy.
         asyncio.get_running_loop().call_later(_LETTING_GO_SECONDS, self._abandon)
         self._desk.leave()
@@ -110,7 +132,11 @@ class Jobs:
     @property
     def idle(self) -> bool:
         """Whether nothing is in hand and, after `leave`, nothing will be."""
-        return self._runner.idle
+        return self._runner.idle and self._deliverer.idle
+
+    def _note_ended(self, status: int, note: dict[str, Any]) -> None:
+        self._observe(status, note)
+        self._deliverer.wake()
 
     def _may_begin(self) -> bool:
         """A version that is still being watched must prove itself on requests: a job's result is kept."""
@@ -119,6 +145,15 @@ class Jobs:
         except StatusError:
             return True
         return found in (None, self._version)
+
+
+def _sender(remote: Client | None, seconds: float) -> Send:
+    async def send(url: str, headers: Mapping[str, str], body: bytes) -> int:
+        if remote is None:
+            raise UrlRefused(f"webhooks are off: {SETTING} names no hosts any more")
+        return await remote.post(url, headers, body, seconds=seconds)
+
+    return send
 
 
 def most_here(settings: Settings) -> int:

@@ -26,6 +26,8 @@ from asrsvc.errors import (
     Unauthorised,
 )
 from asrsvc.release.card import Card
+from asrsvc.remote.client import Client
+from asrsvc.remote.hosts import HostList
 from asrsvc.serving.paths import plain_path
 from asrsvc.settings import Settings
 from asrsvc.speech.transcribe import Transcriber
@@ -99,7 +101,13 @@ def create_app(
         more: routes.
     """
     limits = upload_limits(settings)
-    desk = Desk(transcriber, limits=limits, threads=threads, queue_timeout=settings.queue_timeout)
+    desk = Desk(
+        transcriber,
+        limits=limits,
+        threads=threads,
+        queue_timeout=settings.queue_timeout,
+        remote=remote_client(settings),
+    )
     refuse = settings.refuses_incomplete()
     ready = health(transcriber.model.version, problems, access.problems)
     app = Starlette(
@@ -139,6 +147,11 @@ def upload_limits(settings: Settings) -> UploadLimits:
         idle_seconds=settings.body_idle_timeout,
         spool_dir=settings.spool_dir,
     )
+
+
+def remote_client(settings: Settings) -> Client | None:
+    """What goes to other machines that a request names; None: none may be named."""
+    return Client(HostList.of(settings.url_hosts)) if settings.url_hosts else None
 
 
 def create_apology(

@@ -16,12 +16,14 @@ from typing import Any, Final, Protocol, TypeAlias
 from starlette.requests import Request
 
 from asrsvc.errors import Cancelled, NotReady
+from asrsvc.remote.client import Client
 from asrsvc.speech.joining import whole
 from asrsvc.speech.transcribe import Options, Progress, Transcriber
 from asrsvc.speech.types import Segment, Transcript
 from asrsvc.web.fields import Field, names, sizes
 from asrsvc.web.notes import of_transcript
-from asrsvc.web.upload import Form, UploadLimits, check_head, read_form
+from asrsvc.web.upload import SHORT_BYTES, Form, UploadLimits, check_head, read_form
+from asrsvc.web.url_field import URL, UrlField
 
 _TICK_SECONDS: Final = 0.25  # between two looks at how far it is
 _SILENCE_SECONDS: Final = 10.0  # after which a step is given though nothing has moved
@@ -37,6 +39,9 @@ class Place(Protocol):
 
     def release(self) -> None:
         """Neither the engine nor the place is needed any more; may be called again."""
+
+    def lengthen(self) -> None:
+        """The request has turned out to be a long one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,13 @@ class Desk:
     """Takes requests for transcription that have a place in this worker."""
 
     def __init__(
-        self, transcriber: Transcriber, *, limits: UploadLimits, threads: int, queue_timeout: float
+        self,
+        transcriber: Transcriber,
+        *,
+        limits: UploadLimits,
+        threads: int,
+        queue_timeout: float,
+        remote: Client | None = None,
     ) -> None:
         """Prepare the threads.
 
@@ -66,7 +77,9 @@ class Desk:
             limits: of request bodies.
             threads: requests that are decoded and recognised at the same time, at most.
             queue_timeout: seconds that a request may have waited for its place.
+            remote: goes to the hosts that recordings may be fetched from; None: there are none.
         """
+        self._url = UrlField(remote, limits)
         self._transcriber = transcriber
         self._limits = limits
         self._queue_timeout = queue_timeout
@@ -104,6 +117,16 @@ class Desk:
             lists=names(fields, many=True),
             most_bytes=sizes(fields),
         )
+
+    async def fetch(self, request: Request, form: Form) -> None:
+        """Put the recording into a form that names one with `url`; until it is there, others have their turn.
+
+        Raises:
+            AsrError: why it cannot be had, see `UrlField.fetch`.
+        """
+        await self._url.fetch(request, form)
+        if form.size > SHORT_BYTES and URL.name in form.fields:
+            request.scope["state"]["place"].lengthen()
 
     async def transcribe(self, request: Request, form: Form, options: Options) -> Transcript:
         """Work on a request until its transcript is there.

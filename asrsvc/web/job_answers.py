@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from starlette.responses import PlainTextResponse, Response
 
-from asrsvc.jobs.types import Found, Job
+from asrsvc.jobs.types import Found, Job, Webhook
 from asrsvc.speech.joining import whole
 from asrsvc.speech.subtitles import to_srt, to_vtt
 from asrsvc.web.answers import JsonResponse
@@ -46,11 +47,30 @@ def job_body(job: Job, keep_seconds: float) -> dict[str, Any]:
         },
         "model_versions": list(job.versions),
         "error": None if job.error is None else asdict(job.error),
+        "webhook": None if job.webhook is None else _webhook(job.webhook),
         "links": {"self": path, "events": f"{path}/events", "result": f"{path}/result"},
     }
     if job.warnings:
         body["warnings"] = warning_bodies(job.warnings)
     return body
+
+
+def event_body(job: Job, keep_seconds: float) -> bytes:
+    """What a webhook is told of a job that has ended, as Standard Webhooks has it."""
+    data = job_body(job, keep_seconds)
+    del data["webhook"]  # how its delivery goes is not told
+    event = {"type": f"job.{job.state}", "timestamp": _moment(job.ended), "data": data}
+    return json.dumps(event, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _webhook(webhook: Webhook) -> dict[str, Any]:
+    return {
+        "url": webhook.url,
+        "status": webhook.state,
+        "attempts": webhook.attempts,
+        "next": _moment(webhook.next),
+        "error": webhook.error,
+    }
 
 
 def _moment(seconds: float | None) -> str | None:

@@ -13,9 +13,10 @@ from starlette.routing import Route
 from asrsvc.errors import AsrError, BadRequest, JobHasNoResult, JobNotFinished, NotFound, OverCapacity
 from asrsvc.jobs.store import Arrival, JobStore
 from asrsvc.jobs.threads import Threads
+from asrsvc.remote.client import Client
 from asrsvc.web.answers import JsonResponse
 from asrsvc.web.clients import client_of
-from asrsvc.web.fields import names
+from asrsvc.web.fields import names, sizes
 from asrsvc.web.job_answers import FORMATS, job_body, result_response
 from asrsvc.web.job_events import Events, EventStream
 from asrsvc.web.notices import INCOMPLETE
@@ -23,11 +24,14 @@ from asrsvc.web.structured import is_absent
 from asrsvc.web.transcriptions import FIELDS as TRANSCRIBE_FIELDS
 from asrsvc.web.transcriptions import TIMESTAMPS, parse_fields
 from asrsvc.web.upload import UploadLimits, check_head, declared_length, read_form
+from asrsvc.web.url_field import URL, UrlField
+from asrsvc.web.webhook_field import WEBHOOK, WebhookField
 
-FIELDS: Final = tuple(
-    field
-    for field in TRANSCRIBE_FIELDS
-    if field.name in {"language", "use_itn", "punctuation", INCOMPLETE.name}
+_AS_THERE: Final = {"language", "use_itn", "punctuation", INCOMPLETE.name}
+FIELDS: Final = (
+    *(field for field in TRANSCRIBE_FIELDS if field.name in _AS_THERE),
+    URL,
+    WEBHOOK,
 )
 """that may stand beside `file`"""
 _UPLOADS: Final = 64
@@ -51,6 +55,8 @@ class JobDesk:
         keep_seconds: float,
         wake: Callable[[], None],
         refuse_incomplete: bool = False,
+        remote: Client | None = None,
+        signed: bool = False,
     ) -> None:
         """Prepare.
 
@@ -60,7 +66,11 @@ class JobDesk:
             keep_seconds: see `asrsvc.jobs.types.Limits`.
             wake: called when a job waits.
             refuse_incomplete: what is done with an incomplete recording where the request does not say.
+            remote: goes to the hosts that a job may name; None: there are none.
+            signed: whether there is a secret to sign webhooks with.
         """
+        self._url = UrlField(remote, limits)
+        self._webhook = WebhookField(remote, signed=signed)
         self._store = store
         self._limits = limits
         self._keep_seconds = keep_seconds
@@ -114,10 +124,20 @@ class JobDesk:
                     self._limits,
                     names(FIELDS, many=False),
                     open_file=arrival.lock.open,
+                    most_bytes=sizes(FIELDS),
                 )
-                form.close()
-                options = parse_fields(form, refuse_incomplete=self._refuse_incomplete).options
-                job = await self._disk.finish(self._store.queue, arrival, options)
+                try:
+                    options = parse_fields(form, refuse_incomplete=self._refuse_incomplete).options
+                    webhook = await self._webhook.check(form)
+                    await self._url.fetch(
+                        request,
+                        form,
+                        open_file=arrival.lock.open,
+                        reserve=lambda size: self._disk.finish(self._store.reserve, arrival, size),
+                    )
+                finally:
+                    form.close()
+                job = await self._disk.finish(self._store.queue, arrival, options, webhook)
             except BaseException:
                 await self._discard(arrival)
                 raise

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, valu
 from starlette.routing import BaseRoute, Route
 
 from asrsvc import settings
+from asrsvc.jobs.delivery import RESULTS, Result
 from asrsvc.web.metric_files import MetricFiles, give_up
 from asrsvc.web.notices import CODES
 
@@ -82,6 +83,11 @@ class Meter:
         self._confidence = Histogram(
             "asr_confidence", "Mean confidence of a transcript.", ["version"], buckets=_SHARES, registry=own
         )
+        self._webhooks = Counter(
+            "asr_webhook_attempts_total", "Attempts to deliver webhooks, by result.", ["result"], registry=own
+        )
+        for result in RESULTS:
+            self._webhooks.labels(result)
         self._load = Gauge(
             "model_load_time_seconds",
             "Load of a model.",
@@ -124,6 +130,10 @@ class Meter:
         """A request was answered before the application heard of it: it was malformed, or late."""
         self._requests.labels(RouteNames.OTHER, str(status)).inc()
         self._errors.labels(code).inc()
+
+    def webhook(self, result: Result) -> None:
+        """A webhook has been delivered, or not."""
+        self._webhooks.labels(result).inc()
 
     def work(self, note: Mapping[str, Any]) -> None:
         """A recording has been worked on, for a request or for a job.

@@ -81,6 +81,7 @@ class OpenAi:
         form = await self._desk.read(request, FIELDS)
         try:
             wishes = parse_fields(form, self._names, refuse_incomplete=self._refuse_incomplete)
+            await self._desk.fetch(request, form)
             if wishes.stream:
                 return await stream(self._events(request, form, wishes))
             transcript = await self._desk.transcribe(request, form, wishes.options)

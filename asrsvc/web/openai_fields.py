@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 from asrsvc.errors import BadRequest, NotFound
@@ -12,6 +12,7 @@ from asrsvc.speech.types import LANGUAGES, Language
 from asrsvc.web.fields import OTHER_NAMES, Field, parse
 from asrsvc.web.notices import INCOMPLETE, refuses
 from asrsvc.web.upload import Form
+from asrsvc.web.url_field import URL
 
 FORMATS: Final = ("json", "text", "srt", "verbose_json", "vtt")
 """of an answer"""
@@ -67,6 +68,7 @@ FIELDS: Final = (
         default="true",
     ),
     INCOMPLETE,
+    replace(URL, meaning=f"not OpenAI's; {URL.meaning}"),
     Field("keywords", "refused", many=True, unsupported="words to listen for cannot be given yet"),
     Field("known_speaker_names", "refused", many=True, unsupported=_NO_SPEAKERS),
     Field("known_speaker_references", "refused", many=True, most_bytes=4 * 2**20, unsupported=_NO_SPEAKERS),

@@ -20,6 +20,7 @@ from asrsvc.web.fields import OTHER_NAMES, Field, parse
 from asrsvc.web.notices import INCOMPLETE, WarningBody, headers, refuses, warning_bodies
 from asrsvc.web.structured import is_absent
 from asrsvc.web.upload import Form
+from asrsvc.web.url_field import URL
 
 TIMESTAMPS: Final = ("none", "segment", "word")
 
@@ -51,6 +52,7 @@ FIELDS: Final = (
     ),
     Field("stream", "true: server-sent events, each span as it is done", kind="boolean", default="false"),
     INCOMPLETE,
+    URL,
 )
 """that may stand beside `file`"""
 
@@ -139,6 +141,7 @@ class Transcriptions:
         try:
             _take_from_query(request, form)
             wishes = parse_fields(form, refuse_incomplete=self.refuse_incomplete)
+            await self.desk.fetch(request, form)
             if wishes.stream:
                 return await stream(self._events(request, form, wishes))
             transcript = await self.desk.transcribe(request, form, wishes.options)

@@ -33,6 +33,8 @@ Receive = Callable[[], Awaitable[Any]]
 
 _FIELD_BYTES: Final = 1024
 """bytes of a text field, at most, unless it is said otherwise"""
+SHORT_BYTES: Final = 8 * 2**20
+"""of a short recording, at most: 4 minutes of 16-bit WAV at 16 kHz"""
 MOST_VALUES: Final = 100
 """values of a field that may come several times"""
 _MEMORY_BYTES: Final = 2**20
@@ -76,6 +78,8 @@ class Form:
     """of the uploaded file, which has no name in any folder; None if there was none"""
     size: int = 0
     """bytes of the uploaded file"""
+    begun: float = field(default_factory=time.monotonic)
+    """when the reading of the body began, of time.monotonic()"""
 
     def take(self) -> int:
         """Hand the file's descriptor over; whoever takes it closes it."""
@@ -143,6 +147,8 @@ async def read_form(
 ) -> Form:
     """Read the whole body.
 
+    Where `url` is among the fields, it may stand instead of the file, which is not fetched here.
+
     Args:
         headers: of the request; `check_head` has passed them.
         receive: the ASGI callable.
@@ -160,7 +166,7 @@ async def read_form(
     length = declared_length(headers)
     in_memory = open_file is None and length is not None and length <= _MEMORY_BYTES
     if open_file is None:
-        open_file = _memory_file if in_memory else partial(_spool_file, limits.spool_dir)
+        open_file = _memory_file if in_memory else partial(spool_file, limits.spool_dir)
     form = Form()
     reader = _Reader(form, fields, open_file)
     reader.lists, reader.most_bytes = lists, most_bytes or {}
@@ -174,10 +180,7 @@ async def read_form(
         await reader.flush(in_thread=not in_memory)
         if not parser.ended:
             raise BadRequest("the body ends in the middle of the form", code="body_incomplete")
-        if form.descriptor is None:
-            raise BadRequest("field file is missing", param="file", code="missing_field")
-        if form.size == 0:
-            raise BadRequest("file is empty: 0 bytes", param="file", code="file_empty")
+        _check_recording(form)
     except MalformedError as error:
         form.close()
         raise BadRequest(f"the body is not multipart/form-data: {error}", code="body_malformed") from None
@@ -188,6 +191,16 @@ async def read_form(
         form.close()
         raise
     return form
+
+
+def _check_recording(form: Form) -> None:
+    named = bool(form.fields.get("url", "").strip())
+    if form.descriptor is None and not named:
+        raise BadRequest("field file is missing", param="file", code="missing_field")
+    if form.descriptor is not None and named:
+        raise BadRequest("file and url are both given; one of them is right", param="url")
+    if form.descriptor is not None and form.size == 0:
+        raise BadRequest("file is empty: 0 bytes", param="file", code="file_empty")
 
 
 async def _chunks(receive: Receive, limits: UploadLimits) -> AsyncIterator[bytes]:
@@ -226,7 +239,12 @@ def _memory_file() -> int:
     return os.memfd_create("upload")
 
 
-def _spool_file(folder: Path) -> int:
+def spool_file(folder: Path) -> int:
+    """The descriptor of a new file without a name.
+
+    Raises:
+        OSError: the disk refuses.
+    """
     with tempfile.TemporaryFile(dir=folder) as file:
         return os.dup(file.fileno())
 

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, NotRequired, Union, get_args, get_origin
 from asrsvc.speech.text import EMOTIONS, EVENTS, NO_SPEECH
 from asrsvc.speech.types import LANGUAGES
 from asrsvc.web.fields import Field
+from asrsvc.web.url_field import URL
 
 Schema = dict[str, Any]
 
@@ -155,12 +156,10 @@ def form(fields: Sequence[Field]) -> Schema:
     for field in fields:
         if not field.unsupported:
             properties[form_name(field)] = _field(field)
-    return {
-        "type": "object",
-        "required": ["file"],
-        "properties": properties,
-        "additionalProperties": False,
-    }
+    schema: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    if URL.name in properties:
+        return {**schema, "oneOf": [{"required": ["file"]}, {"required": [URL.name]}]}
+    return {**schema, "required": ["file"]}
 
 
 def form_name(field: Field) -> str:

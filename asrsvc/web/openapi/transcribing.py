@@ -8,6 +8,8 @@ from asrsvc.errors import (
     AsrError,
     BadAudio,
     BadRequest,
+    FetchFailed,
+    FetchTimeout,
     InferenceFailed,
     NoSpace,
     NotFound,
@@ -15,6 +17,7 @@ from asrsvc.errors import (
     RequestTimeout,
     TooLarge,
     UnsupportedMediaType,
+    UrlRefused,
 )
 from asrsvc.web import notices, openai_answers, openai_fields, transcriptions
 from asrsvc.web.openai import TRANSCRIPTIONS_PATH, ModelBody, ModelList
@@ -30,6 +33,9 @@ UPLOAD_ERRORS: Final[tuple[type[AsrError], ...]] = (
     RequestTimeout,
     TooLarge,
     UnsupportedMediaType,
+    UrlRefused,
+    FetchFailed,
+    FetchTimeout,
     InferenceFailed,
     NotReady,
     NoSpace,
@@ -61,6 +67,13 @@ says so: `[{"code": "audio_incomplete", "message": "…", "param": "file"}]`; th
 to be said. `incomplete=refuse` has such a recording refused instead: 400 `audio_truncated`.
 
 With API keys, add `-H "Authorization: Bearer $KEY"`, or `headers={"Authorization": f"Bearer {key}"}`.
+
+**From another machine**: `url=https://…` instead of `file`, where the setting `ASR_URL_HOSTS` lists the host.
+Size and time are limited as those of an upload are.
+
+```sh
+curl -s -F url=https://media.example.org/meeting.m4a http://127.0.0.1:7860/api/transcribe
+```
 
 **As a stream** (`stream=true`), each stretch of speech comes as soon as it is done, as server-sent events.
 Each is a line `data: ` and JSON with a `type`:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Final
+from typing import Final, get_args
 
 from asrsvc.errors import (
     BadRequest,
+    FetchFailed,
+    FetchTimeout,
     JobHasNoResult,
     JobNotFinished,
     JobsUnavailable,
@@ -18,7 +20,9 @@ from asrsvc.errors import (
     TooLarge,
     TooManyJobs,
     UnsupportedMediaType,
+    UrlRefused,
 )
+from asrsvc.jobs.types import WebhookState
 from asrsvc.speech.types import LANGUAGES
 from asrsvc.web import jobs, notices, openai_answers, transcriptions
 from asrsvc.web.job_answers import FORMATS
@@ -51,6 +55,10 @@ while job["status"] in {"queued", "running"}:
     job = service.get(job["links"]["self"]).raise_for_status().json()
 print(service.get(job["links"]["result"], params={"format": "srt"}).raise_for_status().text)
 ```
+
+`url=https://…` instead of `file` is fetched before the answer. `webhook=https://…` is told by a signed `POST`
+when the job has succeeded or failed, and again until it answers with 200 to 299. Both are for hosts that the
+setting `ASR_URL_HOSTS` lists.
 """
 _EVENTS: Final = """Server-sent events, each with a name:
 
@@ -104,6 +112,21 @@ def job(warning: Schema) -> Schema:
             "description": "that its segments come from: several if the model was changed meanwhile",
         },
         "error": {"anyOf": [_object({"code": text, "message": text}), {"type": "null"}]},
+        "webhook": {
+            "anyOf": [
+                _object(
+                    {
+                        "url": text,
+                        "status": {"type": "string", "enum": list(get_args(WebhookState))},
+                        "attempts": {"type": "integer", "minimum": 0, "description": "begun so far"},
+                        "next": {**moment, "description": "when it is told again; UTC, ISO 8601"},
+                        "error": {"type": ["string", "null"], "description": "of the last attempt"},
+                    }
+                ),
+                {"type": "null"},
+            ],
+            "description": "who is told when the job has succeeded or failed",
+        },
         "links": _object({"self": text, "events": text, "result": text}),
     }
     described = _object(keys)
@@ -198,6 +221,9 @@ def _create() -> Operation:
             RequestTimeout,
             TooLarge,
             UnsupportedMediaType,
+            UrlRefused,
+            FetchFailed,
+            FetchTimeout,
             TooManyJobs,
             JobsUnavailable,
             NotReady,
