@@ -23,7 +23,7 @@ class Entry:
     """empty: an address or a network"""
     network: Network | None
     port: int | None
-    """None: the one that belongs to the scheme"""
+    """None: any"""
 
     @classmethod
     def of(cls, text: str) -> Self:
@@ -51,7 +51,7 @@ class Entry:
 
     def takes(self, target: Target) -> bool:
         """Whether a request may go there, if its address may be asked."""
-        if self.scheme != target.scheme or target.port != (self.port or PORTS[self.scheme]):
+        if self.scheme != target.scheme or self.port not in {None, target.port}:
             return False
         if target.address is not None:
             return self.network is not None and plain(target.address) in self.network

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -273,3 +275,18 @@ def test_an_address_may_be_long(fetching: Service, far: Machine) -> None:
         reply = read_reply(made)
     assert reply.status == 400
     assert reply.json()["error"]["message"] == "field url is over 8192 bytes"
+
+
+def test_a_reload_takes_the_list_anew(tmp_path: Path, far: Machine, authority: Authority) -> None:
+    config = tmp_path / "asr.conf"
+    config.write_text("ASR_SOAK_SECONDS=0\n")
+    one_worker = {"ASR_WORKERS": "1", "ASR_THREADS": "1", "SSL_CERT_FILE": str(authority.certificate)}
+    with running(tmp_path / "service", ASR_CONFIG=str(config), **one_worker) as service:
+        url = far.url("/a.flac")
+        assert error_of(ask(service, url=url)) == (400, "url_off", "url")
+        config.write_text(f"ASR_SOAK_SECONDS=0\nASR_URL_HOSTS=localhost:{far.port}\n")
+        service.master.send_signal(signal.SIGHUP)
+        wait_for("the new list", lambda: ask(service, url=url).status_code == 200, 60)
+        config.write_text("ASR_SOAK_SECONDS=0\n")
+        service.master.send_signal(signal.SIGHUP)
+        wait_for("the old one", lambda: ask(service, url=url).status_code == 400, 60)
