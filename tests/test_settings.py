@@ -360,3 +360,12 @@ def test_names_of_models_stand_between_commas(text: str, names: tuple[str, ...])
 def test_what_names_no_model_is_refused(text: str) -> None:
     with pytest.raises(settings.SettingError, match="ASR_MODEL_ALIASES"):
         settings.load({"ASR_MODEL_ALIASES": text}, {})
+
+
+def test_a_webhook_secret_is_never_printed_and_two_may_be_in_force() -> None:
+    old, new = "an-old-secret-of-22-ch", "whsec_" + "A" * 32
+    loaded = settings.load({"ASR_WEBHOOK_SECRET": f"{new}, {old}"}, {})
+    assert loaded.webhook_secret == (new, old)
+    text = settings.report(loaded)
+    assert old not in text
+    assert new not in text
