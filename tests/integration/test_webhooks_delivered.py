@@ -126,8 +126,8 @@ def test_a_job_that_is_cancelled_or_removed_is_not_told_again(told: Service, rec
 
 
 def each_is_a_repeat_of_the_first(attempts: list[Asked]) -> None:
-    numbers = [asked.headers["webhook-attempt"] for asked in attempts]
-    assert numbers == [str(number) for number in range(1, len(numbers) + 1)]
+    numbers = [int(asked.headers["webhook-attempt"]) for asked in attempts]
+    assert numbers == sorted(set(numbers))
     assert len({(asked.headers["webhook-id"], asked.body) for asked in attempts}) == 1
 
 
