@@ -559,3 +559,61 @@ def test_each_job_is_ended_once_whoever_is_killed_meanwhile(place: Place) -> Non
         assert (job.state, job.audio_seconds) == ("succeeded", 6.0)
     place.store.sweep()
     assert not any(place.uploads.iterdir())
+
+
+_OPENERS = """
+import sys, threading, time
+from pathlib import Path
+from asrsvc.jobs.database import Database
+
+def use(database, makes):
+    for _ in range(5):
+        while not makes and not database.exists():
+            time.sleep(0.0005)
+        with database.transaction() as table:
+            table.execute(
+                "INSERT INTO jobs (id, client, state, bytes, created)"
+                " VALUES (hex(randomblob(8)), '', 'queued', 1, 1)"
+            )
+
+for line in sys.stdin:
+    both = [Database(Path(line.strip())) for _ in range(2)]
+    threads = [threading.Thread(target=use, args=(one, makes)) for one, makes in zip(both, (True, False))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print("done", flush=True)
+"""
+
+
+def test_two_connections_of_a_process_keep_their_locks_beside_those_of_another_process(
+    tmp_path: Path,
+) -> None:
+    """A file that is closed takes all of its process's locks on it away (fcntl(2)), whoever holds them."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _OPENERS],
+            cwd=CHECKOUT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    paths = [tmp_path / str(number) / "jobs.sqlite3" for number in range(15)]
+    for path in paths:
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write(f"{path}\n")
+            process.stdin.flush()
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "done\n"
+    for process in processes:
+        assert process.communicate(timeout=DEADLINE)[1] == ""  # where threads say that they failed
+    for path in paths:
+        with sqlite3.connect(path) as table:
+            assert table.execute("SELECT count(*) FROM jobs").fetchone() == (20,)
+        table.close()

@@ -25,6 +25,7 @@ SCHEMA: Final = 3
 READABLE_FROM: Final = 1
 """the oldest schema whose code can work with what this code makes"""
 _BUSY_SECONDS: Final = 10.0  # for another process's transaction, which takes milliseconds
+_CREATING: Final = threading.Lock()
 _FULL: Final = frozenset({sqlite3.SQLITE_FULL})
 
 _TABLES: Final = """
@@ -111,8 +112,7 @@ class Database:
         if self._connection is not None:
             return self._connection
         make_private_folder(self._path.parent)
-        # SQLite gives its other files the mode of this one; gunicorn's umask is 0.
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        _create(self._path)
         connection = sqlite3.connect(
             self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
@@ -160,6 +160,16 @@ class Database:
             raise JobsUnavailable(f"{self._path} cannot be used: {error}") from error
         except OSError as error:
             raise JobsUnavailable(f"{self._path} cannot be used: {error.strerror or error}") from error
+
+
+def _create(path: Path) -> None:
+    """Make an empty file, if there is none; SQLite gives its other files the same mode.
+
+    One that is there is not opened: to close it again would take away the locks that another connection of
+    this process holds on it (fcntl(2)), and two processes would then change it at the same time.
+    """
+    with _CREATING, suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _bring_up_to_date(connection: sqlite3.Connection) -> None:
