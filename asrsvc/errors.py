@@ -222,6 +222,21 @@ class UnknownVersion(StoreError):
     exit_code = 24
 
 
+class AmbiguousVersion(UnknownVersion):
+    """More than one version is called so; the message names each."""
+
+    status = HTTPStatus.CONFLICT
+    default_code = "ambiguous_version"
+
+
+class VersionInUse(StoreError):
+    """A version that is to be removed is pointed to, or loaded; the message says by whom."""
+
+    status = HTTPStatus.CONFLICT
+    default_code = "version_in_use"
+    exit_code = 42
+
+
 class VersionDamaged(StoreError):
     """The files of a version are not those that were stored; the message names each.
 

@@ -55,7 +55,10 @@ SAME = Reference(compared=10, equal=10)
         (measured("b", 2, 1.0), GOOD, TrialOptions(), SAME, None),
         (measured("b", 2, 1.1), GOOD, TrialOptions(), SAME, "is slow: 0.5500 .* 5.5 times the 0.1000 of a"),
         (measured("b", 2, 1.1), GOOD, TrialOptions(max_slowdown=6), SAME, None),
-        (measured("b", 2, 9.0), None, TrialOptions(), SAME, None),
+        (measured("b", 2, 1.99), None, TrialOptions(), SAME, None),
+        (measured("b", 2, 2.01), None, TrialOptions(), SAME, "slower than real time: 1.0050 CPU .* 1 is the"),
+        (measured("b", 2, 7.9), None, TrialOptions(threads=4), SAME, None),
+        (measured("b", 2, 9.0), None, TrialOptions(threads=4), SAME, "4 is the limit with 4 threads"),
         (measured("b", 0, garbage="it is rubbish"), GOOD, TrialOptions(), SAME, "^It is rubbish.$"),
         (measured("b", 0, problem="it broke"), GOOD, TrialOptions(), SAME, "^It broke.$"),
         (
@@ -83,3 +86,15 @@ def test_every_reason_is_told() -> None:
     verdict = judge(measured("b", 90, 9.0, garbage="it is rubbish"), GOOD, TrialOptions(), SECONDS, SAME)
     assert len(verdict.reasons) == 3
     assert verdict.slowdown == pytest.approx(45)
+
+
+@pytest.mark.parametrize("serving", [None, measured("a", 0, problem="broke")])
+def test_by_itself_a_version_may_write_the_embedded_clips_in_its_own_way(serving: Measured | None) -> None:
+    found = judge(measured("b", 70), serving, TrialOptions(), SECONDS, SAME, own_recordings=False)
+    assert found.passed
+    assert found.limit is None
+    for demand in ("It loads", "finite", "words of the right languages", "faster than real time", "0.7000"):
+        assert demand in found.reason
+    asked = TrialOptions(max_cer=0.5)
+    assert not judge(measured("b", 70), serving, asked, SECONDS, SAME, own_recordings=False).passed
+    assert not judge(measured("b", 70), GOOD, TrialOptions(), SECONDS, SAME, own_recordings=False).passed

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from asrsvc.errors import StoreError
+from asrsvc.release.manifest import read_manifest
 from asrsvc.release.store import Store
 from asrsvc.release.versions import Version, check_digests
 
@@ -29,6 +30,29 @@ def ensure_embedded(store: Store) -> Version:
     if first is None:
         raise StoreError(f"{store.root / 'current'} has been removed: start again")
     return first
+
+
+def is_demonstration(store: Store, version_id: str | None) -> bool:
+    """Whether a version is the model inside the package, put into the store by a start.
+
+    It is for demonstration, and nobody has chosen it: nothing is measured against it. It is told by the
+    source in its manifest; once an operator has pulled the same files, they are a version like any other.
+
+    Args:
+        store: that holds it.
+        version_id: None is no version.
+    """
+    if version_id is None:
+        return False
+    try:
+        version = store.find(version_id)
+        manifest = read_manifest(version.path)
+        if manifest is None or store.record(version.id).sources:
+            return False
+    except StoreError:
+        return False
+    # Wherever asrsvc was installed when it was put there.
+    return Path(manifest.origin.source).parts[-3:-1] == _EMBEDDED.parts[-2:]
 
 
 def _add_embedded(store: Store) -> Version:

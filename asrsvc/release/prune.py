@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from asrsvc.errors import StoreError
+from asrsvc.errors import StoreError, VersionInUse
 from asrsvc.release.bake.twins import FOLDER, remove_stale
 from asrsvc.release.files import disk_error, sync_folder
 from asrsvc.release.manifest import read_manifest
@@ -45,17 +46,9 @@ def prune(store: Store, keep: int, in_use: frozenset[str]) -> Pruned:
         StoreError: the disk refuses.
     """
     _finish(store)
-    named = store.named()
-    mapped = in_use | mapped_versions(store)
-    kept: list[tuple[str, str]] = []
-    others: list[Version] = []
-    for version in store.versions():
-        if version.id in named:
-            kept.append((version.id, ", ".join(named[version.id])))
-        elif version.id in mapped:
-            kept.append((version.id, "a worker still has it loaded"))
-        else:
-            others.append(version)
+    needed = _needed(store, in_use)
+    kept = [(version.id, needed[version.id]) for version in store.versions() if version.id in needed]
+    others = [version for version in store.versions() if version.id not in needed]
     others.sort(key=_age)
     newest = others[max(0, len(others) - keep) :] if keep else []
     kept += [(version.id, f"among the {keep} newest others") for version in newest]
@@ -63,6 +56,34 @@ def prune(store: Store, keep: int, in_use: frozenset[str]) -> Pruned:
     for version in removed:
         _remove(store, version)
     return Pruned(tuple(version.id for version in removed), tuple(sorted(kept)))
+
+
+def remove(store: Store, versions: Sequence[Version], in_use: frozenset[str]) -> Pruned:
+    """Remove these versions, or none; for the holder of the store's lock.
+
+    Args:
+        store: whose lock is held.
+        versions: to be removed.
+        in_use: as for `prune`.
+
+    Raises:
+        VersionInUse: one is needed; says by whom.
+        StoreError: the disk refuses.
+    """
+    _finish(store)
+    needed = _needed(store, in_use)
+    wrong = [f"{v.id}: {needed[v.id]}" for v in dict.fromkeys(versions) if v.id in needed]
+    if wrong:
+        raise VersionInUse(f"nothing is removed, since a version is needed: {'; '.join(wrong)}")
+    for version in dict.fromkeys(versions):
+        _remove(store, version)
+    return Pruned(tuple(version.id for version in dict.fromkeys(versions)), ())
+
+
+def _needed(store: Store, in_use: frozenset[str]) -> dict[str, str]:
+    """Version id → why it must stay."""
+    mapped = dict.fromkeys(in_use | mapped_versions(store), "a worker still has it loaded")
+    return mapped | {version: ", ".join(pointers) for version, pointers in store.named().items()}
 
 
 def mapped_versions(store: Store, processes: Path = Path("/proc")) -> frozenset[str]:

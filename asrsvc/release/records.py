@@ -1,8 +1,8 @@
-"""What is known of each version: its trial, when it served, why it was refused.
+"""What is known of each version: its sources, its trial, when it served, why it was refused.
 
     root/
-      records/<id>.json       what the tool knows: trials, forced, withdrawn, returning; written under
-                              the store's lock
+      records/<id>.json       what the tool knows: sources, trials, forced, withdrawn, returning; written
+                              under the store's lock
     pointers/
       served/<id>.json        what the master knows: first and last served, refused; needs no lock
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +28,8 @@ _TRIALS_KEPT: Final = 20
 """of a version, in short"""
 _ONLY_OF_THE_LAST: Final = frozenset({"clips", "embedded", "engine", "files", "reference"})
 """what is long about a trial"""
+_SOURCES_KEPT: Final = 50
+"""of a version, the newest"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class Record:
     """why it was taken back after it had begun to serve"""
     returning: bool = False
     """whether a rollback asks for it: it has served, so it is not compared with what it replaces"""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """what an operator has pulled it from, see `sources.identity` → when last (UTC, ISO 8601)"""
 
     @property
     def vouched(self) -> bool:
@@ -144,6 +148,19 @@ class Records:
         trials = [*(known.get("trials") or ()), short][-_TRIALS_KEPT:]
         _save(path, {**known, "trial": new, "trials": trials})
 
+    def note_source(self, version_id: str, source: str) -> None:
+        """Say that an operator has pulled it from there; for the holder of the store's lock.
+
+        Args:
+            version_id: which version.
+            source: see `sources.identity`.
+        """
+        path = _place(self._tool, version_id)
+        known = _load(path)
+        others = {key: when for key, when in (known.get("sources") or {}).items() if key != source}
+        newest = dict(list(others.items())[-(_SOURCES_KEPT - 1) :])
+        _save(path, {**known, "sources": {**newest, source: _now()}})
+
     def note_forced(self, version_id: str, *, forced: bool) -> None:
         """Say whether the comparison of text and speed is left out; for the holder of the lock."""
         self._note(version_id, "forced", forced or None)
@@ -201,6 +218,7 @@ def _load(path: Path) -> dict[str, Any]:
         "forced": bool,
         "withdrawn": dict,
         "returning": bool,
+        "sources": dict,
     }
     for key, kind in kinds.items():
         if found.get(key) is not None and not isinstance(found[key], kind):
@@ -231,6 +249,7 @@ def _record(version_id: str, tool: Mapping[str, Any], master: Mapping[str, Any])
         forced=tool.get("forced") is True,
         withdrawn=_refusal(tool.get("withdrawn")),
         returning=tool.get("returning") is True,
+        sources={str(source): str(when) for source, when in (tool.get("sources") or {}).items()},
     )
 
 

@@ -109,6 +109,16 @@ def suggested_name(source: Source) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("._-")[:64]
 
 
+def identity(source: Source) -> str:
+    """What a source is remembered by: its name, without a URL's user name, password and query.
+
+    URLs that differ in their query alone are two sources, told apart by a digest.
+    """
+    if isinstance(source, Archive) and source.url != str(source):
+        return f"{source}#{sha256(source.url.encode()).hexdigest()[:16]}"
+    return str(source)
+
+
 def staging_key(source: Source, endpoints: Endpoints) -> str:
     """A file name; the same for downloads that can go on with each other's files."""
     endpoint = getattr(endpoints, source.kind) if isinstance(source, Hub) else ""

@@ -2,7 +2,8 @@
 
     root/
       next       -> versions/<id>   the wish: written by the tool, under the lock
-      current    -> versions/<id>   what last served well: moved by the master when a roll succeeded
+      current    -> versions/<id>   what last served well: moved by the master when a roll succeeded, and
+                                    while no master runs by a start that was told what to serve
       previous   -> versions/<id>   what served before it: moved by the master too
 
 A pointer is replaced by a rename, so a reader needs no lock, and a power cut leaves the old one or
@@ -44,7 +45,7 @@ class Candidates:
     """What a start may serve."""
 
     versions: tuple[Version, ...]
-    """each has served well or passed its trial; the best first"""
+    """each has served well or passed its trial, the best first; without such a one, what was forced"""
     problems: tuple[str, ...]
     """why the first is not the version that `current` names; sentences"""
 
@@ -175,6 +176,26 @@ class Store(Versions):
         with self.lock():
             self._point("current", version)
 
+    def start_with(self, version: Version) -> None:
+        """Let the next start serve a version, whatever was wished for; for a start that was told which.
+
+        One that has neither served nor passed a trial is wished for, so that a start rolls to it: it is
+        served at once only where there is no other.
+
+        Raises:
+            StoreError: the version is not whole, the lock is held, or the disk refuses.
+        """
+        with self.lock():
+            others = [other for other in self.candidates().versions if other != version]
+            if others and not self.record(version.id).vouched:
+                self.set_next(version)
+                return
+            current = _or_none(self, "current")
+            if current is not None and current in others and not self.record(current.id).withdrawn:
+                self._point("previous", current)
+            self._point("current", version)
+            self.clear_next()
+
     # For the master, which never takes the lock.
 
     def promote(self, version: Version, *, settled: str | None = None) -> None:
@@ -255,7 +276,7 @@ class Store(Versions):
         """What a start may serve: `current`, `previous`, then others, the last proven first.
 
         A `current` that has neither served nor passed a trial has been moved by hand: it is not
-        served at once, but rolled to (`wish`).
+        served at once, but rolled to (`wish`). Where there is nothing else, one that was forced is served.
         """
         found: list[Version] = []
         problems: list[str] = []
@@ -276,6 +297,10 @@ class Store(Versions):
             if not found:
                 problems.append(problem)
         found.extend(self._others())
+        if not found:
+            current = _or_none(self, "current")
+            if current is not None and self.record(current.id).forced:
+                return Candidates((current,), ())
         return Candidates(tuple(dict.fromkeys(found)), tuple(problems))
 
     def wish(self, settled: str | None) -> Version | None:

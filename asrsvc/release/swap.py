@@ -18,6 +18,7 @@ from asrsvc.errors import (
     TrialFailed,
     WatchFailed,
 )
+from asrsvc.release.embedded import is_demonstration
 from asrsvc.release.records import Record
 from asrsvc.release.store import Store, Version
 from asrsvc.release.swap_types import Service, Serving, Terms, Verdict
@@ -162,14 +163,19 @@ def require_trial(store: Store, version: Version) -> None:
 def baseline_of(store: Store, serving: str | None) -> Version | None:
     """What a new version is compared with: what serves, else what a start would serve.
 
+    None: nothing does, or the embedded model, which no version is measured against.
+
     Args:
         store: that holds it.
         serving: id of the version that serves; None: none does.
     """
+    found: Version | None = None
     if serving is not None:
         with suppress(StoreError):  # it has been removed, or damaged
-            return store.version(serving)
-    return next(iter(store.candidates().versions), None)
+            found = store.version(serving)
+    if found is None:
+        found = next(iter(store.candidates().versions), None)
+    return None if found is None or is_demonstration(store, found.id) else found
 
 
 def _to_go_back_to(store: Store, now: Serving | None, wanted: str | None) -> Version:
@@ -203,11 +209,14 @@ def _check_served(record: Record) -> None:
 
 def _watch(store: Store, service: Service, version: Version, before: Serving, terms: Terms) -> str | None:
     """Watch it, and let others call it off where there is a version to go back to; what is wrong."""
+    comparable = not is_demonstration(store, before.version)
     if before.version in {None, version.id}:
-        return watch(service, version, before, terms, called_off=lambda: False)
+        return watch(service, version, before, terms, called_off=lambda: False, comparable=comparable)
     shown = Watched(store.pointers, version)
     try:
-        wrong = watch(service, version, before, terms, called_off=lambda: shown.called_off)
+        wrong = watch(
+            service, version, before, terms, called_off=lambda: shown.called_off, comparable=comparable
+        )
     finally:
         called_off = shown.end()
     return wrong or (CALLED_OFF if called_off else None)

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from asrsvc.errors import StoreError, UnknownVersion, VersionDamaged
+from asrsvc.errors import AmbiguousVersion, StoreError, UnknownVersion, VersionDamaged
 from asrsvc.release import lock as locking
 from asrsvc.release.files import disk_error, give_to_owner, make_folder, sweep, sync_folder
 from asrsvc.release.manifest import (
@@ -41,6 +41,8 @@ from asrsvc.release.writing import copy_file, write_new
 
 _LONGEST_ID: Final = 255
 """bytes of a name in a folder"""
+_SHOWN: Final = 10
+"""versions, where a text may mean more"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,11 @@ class Version:
     """its name and the first 8 hex digits of the SHA-256 of its model_quant.onnx"""
     path: Path
     """the folder with its files"""
+
+    @property
+    def name(self) -> str:
+        """What the id begins with."""
+        return self.id.rpartition("-")[0]
 
 
 class Versions:
@@ -120,6 +127,33 @@ class Versions:
         if not version.path.is_dir():
             raise UnknownVersion(f"{version.path} is not there")
         return version
+
+    def named_version(self, text: str) -> Version:
+        """The version that a text names: its id, its name alone, or a beginning of its id.
+
+        The first of these that any version has decides, so that a name counts although longer ones begin
+        with it; as git and docker take a beginning, it must be that of one version alone.
+
+        Raises:
+            UnknownVersion: no version is called so.
+            AmbiguousVersion: more than one is; names them.
+            StoreError: the store cannot be read.
+        """
+        try:
+            return self.find(text)
+        except UnknownVersion as error:
+            known = self.versions()
+            fitting = [version for version in known if version.name == text]
+            fitting = fitting or [version for version in known if version.id.startswith(text)]
+            if not fitting or not text:
+                raise
+            if len(fitting) == 1:
+                return fitting[0]
+            shown = ", ".join(version.id for version in fitting[:_SHOWN])
+            more = f" and {len(fitting) - _SHOWN} more" if len(fitting) > _SHOWN else ""
+            raise AmbiguousVersion(
+                f"{text!r} may mean {len(fitting)} versions, {shown}{more}: name one by more of its id"
+            ) from error
 
     def add_folder(self, source: Path, name: str) -> Version:
         """Copy a folder of model files into the store; the same files again change nothing.

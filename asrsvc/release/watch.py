@@ -20,7 +20,13 @@ CALLED_OFF: Final = "somebody has called it off"
 
 
 def watch(
-    service: Service, version: Version, before: Serving, terms: Terms, *, called_off: Callable[[], bool]
+    service: Service,
+    version: Version,
+    before: Serving,
+    terms: Terms,
+    *,
+    called_off: Callable[[], bool],
+    comparable: bool = True,
 ) -> str | None:
     """Look at the numbers for a while; what is wrong, or None.
 
@@ -30,6 +36,7 @@ def watch(
         before: what the service said before the switch.
         terms: see `Terms`.
         called_off: whether somebody wants the version taken back.
+        comparable: whether text and speed may be compared with those of the version before.
 
     Raises:
         RollAborted: somebody has changed the version meanwhile.
@@ -50,7 +57,7 @@ def watch(
             raise RollAborted(f"{now.version} serves: somebody has taken {version.id} back meanwhile")
         if called_off():
             return CALLED_OFF
-        wrong = _judge(version, before, now, allowed, old, forced=terms.forced)
+        wrong = _judge(version, before, now, allowed, old, forced=terms.forced or not comparable)
         if wrong is not None:
             return wrong
         time.sleep(_LOOK_SECONDS)

@@ -23,6 +23,7 @@ from gunicorn.errors import HaltServer
 
 from asrsvc import __version__, settings
 from asrsvc.errors import AsrError, StoreError
+from asrsvc.release.embedded import is_demonstration
 from asrsvc.release.store import Store, Version
 from asrsvc.serving import report, status
 from asrsvc.serving.brief import Brief, Line
@@ -142,7 +143,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             }
         self._clients = table_of_clients(loaded, self._inherited)
         self._scoreboard = Scoreboard.create()
-        self._soak = Soak(self._scoreboard)
+        self._soak = Soak(self._scoreboard, lambda version: not is_demonstration(self._store, version))
         self.log.info("%s", loaded.layout().reason)
         candidates = self._store.candidates()
         self._problems = candidates.problems
@@ -314,13 +315,14 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         row = self._scoreboard.row(action.worker)
         row.clear()
         base = self._machine.base if self._machine is not None else None
+        # What it is to replace in a rollback may be quick because it does nothing.
+        alike = base != action.version and not returning and not is_demonstration(self._store, base)
         self._brief = Brief(
             number=action.worker,
             version=action.version,
             path=version.path if version is not None else None,
             tried=action.tried and not forced,
-            # What it is to replace in a rollback may be quick because it does nothing.
-            reference_cost=self._members.cheapest(base) if base != action.version and not returning else None,
+            reference_cost=self._members.cheapest(base) if alike else None,
             problems=self._problems,
             settings=self._settings,
             lanes=self._lanes,

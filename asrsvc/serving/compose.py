@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from starlette.datastructures import Headers
 
-from asrsvc.errors import AsrError, NotFound, StoreError
+from asrsvc.errors import AmbiguousVersion, AsrError, NotFound, StoreError
 from asrsvc.jobs.manners import Manners
 from asrsvc.release.bake import Found
 from asrsvc.release.card import read_card
@@ -188,9 +188,11 @@ class _Hands:
     def operation(self, key: str) -> Operation:
         return self._operations.read(key)
 
-    def check_version(self, version: str) -> None:
+    def find_version(self, text: str) -> str:
         try:
-            self._store.version(version)
+            return self._store.version(self._store.named_version(text).id).id
+        except AmbiguousVersion as error:
+            raise NotFound(error.message, param="version", code=error.default_code) from None
         except StoreError as error:
             raise NotFound(error.message, param="version", code="unknown_version") from None
 

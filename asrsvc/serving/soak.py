@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from asrsvc.release.numbers import NOTHING, Numbers, Thresholds, compare, compare_silence
@@ -16,8 +17,18 @@ SILENCE_SECONDS: Final = 5.0
 class Soak:
     """Watches the workers' numbers while a roll soaks."""
 
-    def __init__(self, scoreboard: Scoreboard) -> None:
+    def __init__(
+        self, scoreboard: Scoreboard, comparable: Callable[[str | None], bool] = lambda _version: True
+    ) -> None:
+        """Prepare.
+
+        Args:
+            scoreboard: with the workers' numbers.
+            comparable: whether text and speed may be compared with those of a version, by its id.
+        """
         self._scoreboard = scoreboard
+        self._may_compare = comparable
+        self._comparable = True
         self._roll = 0
         self._before: dict[int, Numbers] = {}
         self._silent_since = 0.0
@@ -43,6 +54,7 @@ class Soak:
         }
         if roll.id != self._roll:
             self._roll, self._before, self._silent_since = roll.id, rows, now
+            self._comparable = self._may_compare(roll.source)
             return False, None
         new = old = NOTHING
         for number, numbers in rows.items():
@@ -52,7 +64,7 @@ class Soak:
             else:
                 old = old.plus(added)
         allowed = thresholds(loaded)
-        wrong = compare(new, old, allowed)
+        wrong = compare(new, old, allowed, forced=not self._comparable)
         if not new.in_hand or new.requests:
             self._silent_since = now
         over = now >= roll.step_since + machine.limits.soak_seconds

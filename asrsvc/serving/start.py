@@ -1,4 +1,4 @@
-"""From the command line to the gunicorn master: check, say where, exec.
+"""From the command line to the gunicorn master: check, bring the model, say where, exec.
 
 The standard library and the rooms below are enough here, so that `--help` and `--check` work
 before anything is installed.
@@ -18,14 +18,18 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from asrsvc import settings
-from asrsvc.errors import AsrError, StartError, StoreError
+from asrsvc.errors import AsrError, BadArgument, NotRunning, StartError, StatusError, StoreError
+from asrsvc.release.cli.service import Service
 from asrsvc.release.embedded import ensure_embedded
+from asrsvc.release.known import known_version
+from asrsvc.release.sources import parse
 from asrsvc.release.store import Store, Version
 from asrsvc.serving.keys import read_keys
 from asrsvc.settings import SettingError, Settings
 
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
 _CONFIGURATION: Final = "gunicorn.conf.py"
+_BRINGING: Final = "asrsvc.release.cli.bringing"
 _UNIX_PATH_BYTES: Final = 107
 """sun_path of unix(7), less the final zero"""
 
@@ -37,15 +41,32 @@ NAME=value). The command line wins over the environment, the environment over th
 For the set-up by bin/serve: ASR_PYTHON names the Python to use, ASR_VENV the folder for the
 packages (default: .venv in the checkout).
 
+--model SOURCE: modelscope:org/name[@revision], hf:org/name[@revision], https://….tar.gz, or a folder. On the
+first start the model is brought into the store (ASR_STORE), baked for this host and tried; then it serves,
+at this start and at later ones, with --model or without. What is in the store is not fetched again: what is
+new at its source bin/swap-model deploy brings. A model that fails its trial is not served, and the service
+does not start, unless --force says so. It takes the place of the version that would have served, which is
+what bin/swap-model rollback goes back to.
+
 exit codes:
   0    stopped by SIGTERM or SIGINT; or --help, --check
   1    an error that was not foreseen
-  2    cannot start: the address is in use or not permitted; or an unknown option
+  2    cannot start: the address or the runtime folder is in use or not permitted; or an unknown option
   3    gunicorn: a worker could not start
   5    the store of model versions is damaged or cannot be written
   6    the file of API keys cannot be read, or is no file of keys
+  20   --model: the source holds no model, or what no model holds
+  21   --model: the download failed; what has arrived is kept, the same command goes on
+  22   --model: a file is not the one that was promised: wrong size or SHA-256
+  23   --model: files of the version in the store are not as they were stored
+  25   --model: the disk of the store is full; what has arrived is kept
+  30   --model: the version did not pass its trial; its record says why
+  31   --model: the recordings to try it on are not as they must be
+  32   --model: nothing can be tried here: what a trial needs is not installed
+  40   --model: another change of the store is under way, and did not end in time
   69   the set-up failed: no fitting Python, no network, a folder that cannot be written
   78   a setting is wrong
+  130  --model: interrupted; the same again goes on where it stopped
 """
 
 
@@ -53,13 +74,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Start the service in the place of this process; return an exit code if that fails."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.force and options.model is None:
+        parser.error("--force says something of --model alone")
     try:
         overrides = _overrides(options)
         loaded = settings.load(overrides)
+        if options.model is not None:
+            _check_source(loaded, options.model)
         if options.check:
             _print_report(loaded)
             return 0
-        _start(loaded, settings.environment(overrides))
+        _check(loaded, environ := settings.environment(overrides))
+        if options.model is not None:
+            _bring(loaded, options, environ)
+        _start(loaded, environ)
     except SettingError as error:
         print(f"asrsvc: {error}", file=sys.stderr)
         return error.exit_code
@@ -88,6 +116,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--port", help="listen on this TCP port (default: that of ASR_BIND, 7860)")
     parser.add_argument("--workers", help="worker processes, or auto: by cores and memory (ASR_WORKERS)")
+    parser.add_argument(
+        "--model",
+        metavar="SOURCE",
+        help="serve this model; it is brought into the store if it is not there (see below)",
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="with --model: without a passed trial, and without the comparison of text and speed",
+    )
     parser.add_argument(
         "--check",
         action="store_true",
@@ -118,13 +156,60 @@ def _overrides(options: argparse.Namespace) -> dict[str, str]:
     return overrides
 
 
-def _start(loaded: Settings, environ: dict[str, str]) -> NoReturn:
-    configuration = _configuration()
-    gunicorn = _gunicorn()
+def _check_source(loaded: Settings, source: str) -> None:
+    """Whether it has the form of a source; a folder may be gone if the store has what was in it.
+
+    Raises:
+        BadArgument: it has none.
+        StoreError: the store cannot be read.
+    """
+    try:
+        parse(source)
+    except BadArgument:
+        known_version(Store(loaded.store, pointers=loaded.store_pointers), source)
+
+
+def _check(loaded: Settings, environ: dict[str, str]) -> None:
+    """Look at what forbids a start, before anything is fetched.
+
+    Raises:
+        AsrError: something does; says what to do.
+    """
+    _configuration()
+    _gunicorn()
     if environ.get("LISTEN_PID") != str(os.getpid()):  # else systemd has bound it, sd_listen_fds(3)
         check_address(loaded.bind)
     if loaded.api_keys is not None:
         read_keys(loaded.api_keys)
+
+
+def _bring(loaded: Settings, options: argparse.Namespace, environ: dict[str, str]) -> NoReturn:
+    """Have the model brought by a process that takes the place of this one, and starts anew without --model.
+
+    Raises:
+        StartError: a service runs on the same runtime folder.
+    """
+    try:
+        running = Service(loaded.runtime_dir).status()
+    except (NotRunning, StatusError):
+        pass
+    else:
+        raise StartError(
+            f"{loaded.runtime_dir} belongs to a service that runs already, process {running.master.pid}:"
+            " bin/swap-model deploy SOURCE changes its model; or stop it, or choose another ASR_RUNTIME_DIR"
+        )
+    rest = [
+        f"--{name}={value}"
+        for name in ("host", "port", "workers")
+        if (value := getattr(options, name)) is not None
+    ]
+    command = [sys.executable, "-P", "-m", _BRINGING, options.model, "force" if options.force else "", *rest]
+    os.execve(command[0], command, environ)  # noqa: S606 - that is what this module is for
+
+
+def _start(loaded: Settings, environ: dict[str, str]) -> NoReturn:
+    configuration = _configuration()
+    gunicorn = _gunicorn()
     version = _first_version(loaded)
     where = loaded.bind if loaded.bind.startswith("unix:") else f"http://{loaded.bind}"
     print(f"asrsvc on {where} (loading {version.id})", flush=True)

@@ -41,7 +41,7 @@ ROLLBACK: Final[dict[str, type]] = {"version": str}
 """fields of a change to a version that has served"""
 RELOAD: Final[dict[str, type]] = {}
 MEANINGS: Final = {
-    "version": "id of a version in the store",
+    "version": "id of a version in the store, a beginning of one, or a name alone, of one version",
     "force": "ask for no trial and compare neither text nor speed",
     "watch": "seconds for which the new version is watched once it serves",
 }
@@ -59,8 +59,8 @@ class Hands(Protocol):
     def operation(self, key: str) -> Any:
         """One operation, a dataclass."""
 
-    def check_version(self, version: str) -> None:
-        """Whether the store has it; NotFound otherwise."""
+    def find_version(self, text: str) -> str:
+        """The id of the one version that is called so, see `Versions.named_version`; NotFound otherwise."""
 
     def models(self) -> dict[str, Any]:
         """The versions of the store."""
@@ -125,20 +125,20 @@ class Admin:
         body = await _read(request, UPDATE)
         if "version" not in body:
             raise BadRequest("field version is missing: the id of a version in the store", param="version")
-        await asyncio.to_thread(self.hands.check_version, body["version"])
+        version = await asyncio.to_thread(self.hands.find_version, body["version"])
         command = ["activate", "--json", "--no-wait"]
         if body.get("force"):
             command.append("--force")
         if "watch" in body:
             command += ["--watch", f"{body['watch']:g}"]
-        return await self._begin(request, [*command, "--", body["version"]])
+        return await self._begin(request, [*command, "--", version])
 
     async def _rollback(self, request: Request) -> Response:
         body = await _read(request, ROLLBACK)
         command = ["rollback", "--json", "--no-wait"]
         if "version" in body:
-            await asyncio.to_thread(self.hands.check_version, body["version"])
-            command += ["--", body["version"]]
+            version = await asyncio.to_thread(self.hands.find_version, body["version"])
+            command += ["--", version]
         return await self._begin(request, command)
 
     async def _reload(self, request: Request) -> Response:

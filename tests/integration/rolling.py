@@ -59,8 +59,11 @@ class Operated(Service):
 
     @cached_property
     def good(self) -> Version:
-        """The version that the first start serves."""
-        return self.add(EMBEDDED_MODEL)
+        """The version that the first start serves; an operator has chosen it, so others are measured by it."""
+        version = self.add(EMBEDDED_MODEL)
+        with self.store.lock():
+            self.store.records.note_source(version.id, str(EMBEDDED_MODEL))
+        return version
 
     @cached_property
     def other(self) -> Version:
@@ -166,6 +169,7 @@ def operated(folder: Path, **settings: str) -> Iterator[Operated]:
     try:
         service.start()
         service.wait_whole()
+        assert service.good
         yield service
     except BaseException as error:
         error.add_note("the service's last words:\n" + service.log()[-6000:])

@@ -36,8 +36,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def good(store: Store) -> Version:
-    """What serves, by its pointer."""
-    return ensure_embedded(store)
+    """What serves, by its pointer; an operator has chosen it, so others are measured by it."""
+    version = ensure_embedded(store)
+    store.records.note_source(version.id, str(version.path))
+    return version
 
 
 @pytest.fixture(scope="module")

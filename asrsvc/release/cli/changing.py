@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from asrsvc.errors import NotRunning
+from asrsvc.errors import BadArgument, NotRunning
 from asrsvc.release import prune as pruning
 from asrsvc.release import swap
 from asrsvc.release.cli import baking, trying
 from asrsvc.release.cli.command import Command, Context, seconds
-from asrsvc.release.cli.getting import add_pull_arguments, add_version, find_version, get
+from asrsvc.release.cli.getting import VERSIONS, add_pull_arguments, add_version, find_version, get
 from asrsvc.release.cli.rolling import RunningService, next_start
 from asrsvc.release.journal import Change, Journal
 from asrsvc.release.store import Store, Version
@@ -62,6 +62,7 @@ def activate(context: Context, options: argparse.Namespace) -> None:
     """Switch to a version of the store and watch it; go back if anything is off."""
     with held(context, options, options.version) as found:
         version = find_version(found.store, options.version)
+        found.change.target = version.id
         terms = Terms(options.watch, forced=options.force, say=context.progress)
         if options.force:
             context.progress("forced: no trial is asked for, text and speed are not compared")
@@ -100,14 +101,23 @@ def rollback(context: Context, options: argparse.Namespace) -> None:
     with held(context, options, options.version) as found:
         terms = Terms(0, say=context.progress)
         wanted = find_version(found.store, options.version).id if options.version is not None else None
+        found.change.target = wanted
         done = swap.rollback(found.store, found.service, wanted, terms)
         _tell(context, found, done)
 
 
 def prune(context: Context, options: argparse.Namespace) -> None:
-    """Remove versions that nobody needs."""
-    with held(context, options, None) as found:
-        done = pruning.prune(found.store, options.keep, _loaded(context))
+    """Remove versions that nobody needs: those that are named, or all but the newest."""
+    if bool(options.versions) == (options.keep is not None):
+        raise BadArgument("prune wants either versions to remove, or --keep N")
+    with held(context, options, " ".join(options.versions) or None) as found:
+        loaded = _loaded(context)
+        if options.versions:
+            named = [find_version(found.store, text) for text in options.versions]
+            found.change.target = ", ".join(version.id for version in named)
+            done = pruning.remove(found.store, named, loaded)
+        else:
+            done = pruning.prune(found.store, options.keep, loaded)
         found.change.reason = f"removed {', '.join(done.removed) or 'nothing'}"
         lines = [f"removed {version}" for version in done.removed] or ["nothing to remove"]
         lines += [f"kept {version}: {why}" for version, why in done.kept]
@@ -174,17 +184,20 @@ def _rollback_arguments(parser: argparse.ArgumentParser) -> None:
         "version",
         metavar="VERSION",
         nargs="?",
-        help="id of a version that has served (default: the one before)",
+        help=f"one that has served: {VERSIONS} (default: the one before)",
     )
 
 
 def _prune_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
+        "versions", metavar="VERSION", nargs="*", help=f"to be removed, instead of --keep: {VERSIONS}"
+    )
+    parser.add_argument(
         "--keep",
         type=_count,
-        required=True,
         metavar="N",
-        help="versions to keep, the newest ones, beside those that are pointed to or still loaded",
+        help="versions to keep, the newest ones, beside those that are pointed to or still loaded; the others"
+        " are removed",
     )
 
 

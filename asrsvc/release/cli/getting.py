@@ -14,18 +14,20 @@ from asrsvc.release.cli.command import Command, Context
 from asrsvc.release.cli.rolling import noted
 from asrsvc.release.progress import Limits
 from asrsvc.release.pull import pull
-from asrsvc.release.sources import FORMS, Endpoints
+from asrsvc.release.sources import FORMS, Endpoints, identity, parse
 from asrsvc.release.store import POINTERS, Store, Version
 from asrsvc.release.verify import verify
 
+VERSIONS: Final = "an id, a beginning of one, or a name alone, of one version; or current, previous, next"
+"""how a version may be named"""
 _LOCK_SECONDS: Final = 60.0
 
 
 def find_version(store: Store, text: str) -> Version:
-    """The version that an argument names: by its id, or as current, previous or next.
+    """The version that an argument names: current, previous or next, or see `Versions.named_version`.
 
     Raises:
-        UnknownVersion: there is none.
+        UnknownVersion: there is none, or more than one.
         StoreError: the pointer is broken.
     """
     if text in POINTERS:
@@ -33,7 +35,7 @@ def find_version(store: Store, text: str) -> Version:
         if version is None:
             raise UnknownVersion(f"{store.pointers / text} is not there")
         return version
-    return store.find(text)
+    return store.named_version(text)
 
 
 def endpoints() -> Endpoints:
@@ -46,6 +48,8 @@ def endpoints() -> Endpoints:
 def get(context: Context, store: Store, options: argparse.Namespace) -> Version:
     """Have a version in the store, with a progress bar; for every command that pulls.
 
+    Its record says what it was pulled from, so that a later start finds it.
+
     Args:
         context: of the command.
         store: which one.
@@ -56,7 +60,7 @@ def get(context: Context, store: Store, options: argparse.Namespace) -> Version:
     """
     bar = Bar(context)
     try:
-        return pull(
+        version = pull(
             store,
             options.source,
             name=options.name,
@@ -67,6 +71,9 @@ def get(context: Context, store: Store, options: argparse.Namespace) -> Version:
         )
     finally:
         bar.clear()
+    with store.lock():
+        store.records.note_source(version.id, identity(parse(options.source)))
+    return version
 
 
 def _pull(context: Context, options: argparse.Namespace) -> None:
@@ -162,7 +169,7 @@ def add_pull_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_version(parser: argparse.ArgumentParser) -> None:
     """The argument that `find_version` takes."""
-    parser.add_argument("version", metavar="VERSION", help="an id, or current, previous, next")
+    parser.add_argument("version", metavar="VERSION", help=VERSIONS)
 
 
 COMMANDS: Final = (

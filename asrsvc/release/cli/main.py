@@ -38,6 +38,7 @@ from asrsvc.errors import (
     TrialImpossible,
     UnknownVersion,
     VersionDamaged,
+    VersionInUse,
     WaitTimeout,
     WatchFailed,
     WrongDigest,
@@ -66,8 +67,7 @@ _COMMANDS: Final[tuple[Command, ...]] = (
 _UNEXPECTED: Final = 3
 _INTERRUPTED: Final = 130
 
-# The first that fits counts; {tool} is bin/swap-model, {serve} is bin/serve.
-_NEXT_COMMANDS: Final[tuple[tuple[type[Exception], str], ...]] = (
+NEXT_COMMANDS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (SettingError, "{serve} --check"),
     (NotRunning, "{serve} (or: systemctl start asr)"),
     (StatusError, "{serve} (or: systemctl restart asr)"),
@@ -91,18 +91,21 @@ _NEXT_COMMANDS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (StoreFull, "make space ({tool} list shows what is stored, {tool} prune removes), then the same again"),
     (StoreLocked, "the same again when that has ended; {tool} abort undoes a roll"),
     (UnknownVersion, "{tool} list"),
+    (VersionInUse, "{tool} list; another version must serve first, and be pointed to"),
     (VersionDamaged, "pull it again under another name, or serve another version; {tool} list"),
     (PackageMissing, "{serve}"),
     (StoreError, "mend that, then the same again"),
     (Exception, "{tool} status"),
 )
+"""By error what to do next; the first that fits counts. {tool} is bin/swap-model, {serve} is bin/serve."""
 
 _EPILOG: Final = """\
 deploy does it all; activate and rollback switch between versions of the store. One change is made at a
 time: a second one waits for it, as long as --timeout says, or with --no-wait not at all.
 
 SOURCE of a pull or deploy: modelscope:org/name[@revision], hf:org/name[@revision], https://….tar.gz, or a
-folder. VERSION: an id of list, or one of current, previous, next.
+folder. VERSION: an id of list, a beginning of one or the name alone, where that is one version's; or current,
+previous, next.
 
 ASR_RUNTIME_DIR and ASR_STORE, in the environment or in the file that ASR_CONFIG names, say which
 service is meant: the same as for bin/serve, whose --check shows them.
@@ -126,7 +129,7 @@ exit codes:
   21   the download failed; what has arrived is kept, the same command goes on
   22   a file is not the one that was promised: wrong size or SHA-256
   23   files of a version are not as they were stored
-  24   no version of this id
+  24   no version is called so, or more than one is
   25   the disk of the store is full; what has arrived is kept
   26   a package that downloads need is not installed
   30   the version did not pass its trial; its record says why
@@ -135,6 +138,7 @@ exit codes:
   33   the version cannot be baked on this host; its published file is served as it is
   40   another change is under way; who makes it, and since when, is said
   41   the version has passed no trial for its very files, or has never served
+  42   the version cannot be removed: a pointer names it, or a worker has it loaded
   43   the version served and did badly; the one before serves again
   44   there is no version to go back to
   69   no Python from 3.11 to 3.14
@@ -155,7 +159,7 @@ def main(arguments: Sequence[str] | None = None, *, on_behalf_of: str = "") -> i
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # whatever the locale, say it
     options = _parser().parse_args(arguments)
-    context = Context(_program(), as_json=options.json, on_behalf_of=on_behalf_of)
+    context = Context(program(), as_json=options.json, on_behalf_of=on_behalf_of)
     try:
         options.run(context, options)
     except AsrError as error:
@@ -172,14 +176,15 @@ def main(arguments: Sequence[str] | None = None, *, on_behalf_of: str = "") -> i
     return 0
 
 
-def _program() -> str:
+def program() -> str:
+    """How the tool is called."""
     return "bin/swap-model" if (_CHECKOUT / "bin" / "swap-model").is_file() else "asrsvc-swap-model"
 
 
 def _parser() -> argparse.ArgumentParser:
     layout: Any = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        prog=_program(),
+        prog=program(),
         description="Change the model of a running service, and see what it serves.",
         epilog=_EPILOG,
         formatter_class=layout,
@@ -216,9 +221,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _fail(context: Context, error: Exception, message: str, code: str, exit_code: int) -> int:
     """Say what failed, what is serving now, and the next command."""
-    serving, version, later = _serving(context)
+    serving, version, later = serving_now(context)
     serve = context.program.replace("swap-model", "serve")
-    next_command = next(text for kind, text in _NEXT_COMMANDS if isinstance(error, kind))
+    next_command = next(text for kind, text in NEXT_COMMANDS if isinstance(error, kind))
     next_command = next_command.format(tool=context.program, serve=serve)
     context.complain(f"asrsvc: {message}", f"serving now: {serving}", f"next: {next_command}")
     if context.as_json:
@@ -232,7 +237,7 @@ def _fail(context: Context, error: Exception, message: str, code: str, exit_code
     return exit_code
 
 
-def _serving(context: Context) -> tuple[str, str | None, str | None]:
+def serving_now(context: Context) -> tuple[str, str | None, str | None]:
     """What serves now, for people; its id; and without a service what the next start does."""
     try:
         found = context.service.status()

@@ -38,12 +38,17 @@ def try_out(
         context: of the command.
         store: that holds both.
         version: to be tried.
-        baseline: what it is compared with.
+        baseline: what it is compared with; None: it is judged by itself.
         options: those of `add_limits`, and the time that it may take.
 
     Raises:
         AsrError: nothing can be tried.
     """
+    if baseline is None:
+        context.progress(
+            "compares it with no version: none serves, or the embedded one, which is for demonstration"
+            + ("; --max-slowdown has no effect" if options.max_slowdown is not None else "")
+        )
     return run_trial(
         store,
         version,
@@ -90,13 +95,15 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         type=_rate,
         metavar="X",
         help="character error rate on the acceptance set, at most, from 0 to 1"
-        " (default: 0.05 above that of the version that serves)",
+        " (default: 0.05 above that of the version that serves; where none does, or the embedded model, 0.5"
+        " on your own recordings)",
     )
     parser.add_argument(
         "--max-slowdown",
         type=_factor,
         metavar="X",
-        help="CPU time against the version that serves, at most (default: 5 times)",
+        help="CPU time against the version that serves, at most (default: 5 times; where none does, or the"
+        " embedded model, a version must be faster than real time)",
     )
     parser.add_argument(
         "--clips",

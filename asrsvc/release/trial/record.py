@@ -51,7 +51,7 @@ def make_record(
         "error_rate": {
             **figures(tried.clips),
             "languages": tried.languages(),
-            "limit": round(verdict.limit, 4),
+            "limit": round(verdict.limit, 4) if verdict.limit is not None else None,
             "limit_from": verdict.limit_from,
         },
         "slowdown": _rounded(verdict.slowdown),

@@ -76,7 +76,7 @@ def run_trial(
     Args:
         store: that holds it.
         version: to be tried.
-        baseline: the version that serves, which it is compared with; None if none does.
+        baseline: the version that serves, which it is compared with; None: it is judged by itself.
         options: limits and demands.
         progress: is told each step.
 
@@ -111,7 +111,8 @@ def run_trial(
         except ChildRefused as error:
             tried.found.problem = error.message
     other = serving.found if serving is not None else None
-    verdict = judge(tried.found, other, options, plan.embedded_seconds, reference)
+    own = plan.clips.digest != plan.embedded.digest
+    verdict = judge(tried.found, other, options, plan.embedded_seconds, reference, own_recordings=own)
     record = make_record(
         tried.found,
         other,

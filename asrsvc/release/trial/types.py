@@ -13,7 +13,9 @@ from asrsvc.release.error_rate import Errors, total
 MORE_ERRORS: Final = 0.05
 """character error rate that a version may have above the serving one's"""
 MAX_CER_ALONE: Final = 0.5
-"""character error rate where nothing serves that it could be compared with"""
+"""character error rate on the operator's own recordings where there is nothing to compare with"""
+MAX_COST_ALONE: Final = 1.0
+"""CPU seconds of a thread for a second of sound where there is nothing to compare with: real time"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,8 @@ class TrialOptions:
     clips: Path | None = None
     """a folder that takes the place of the store's acceptance set"""
     max_cer: float | None = None
-    """character error rate, at most; None: `MORE_ERRORS` above that of the serving version"""
+    """character error rate, at most; None: `MORE_ERRORS` above that of the serving version. Without
+    one: `MAX_CER_ALONE` on the operator's own recordings, any on the embedded clips"""
     max_slowdown: float = 5.0
     """CPU time for a second of sound against that of the serving version, at most"""
     threads: int = 1
