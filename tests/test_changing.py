@@ -146,6 +146,51 @@ def test_an_unknown_version_is_named_and_nothing_changes(place: Place, command: 
     assert place.store.pointer("next") is None
 
 
+@pytest.mark.parametrize("command", ["activate", "rollback", "verify", "try", "bake", "prune"])
+def test_every_command_takes_a_beginning_of_an_id_or_a_name_alone(place: Place, command: str) -> None:
+    version = tried(place.store, add(place.store, "other"))
+    add(place.store, "other-one")
+    place.store.records.note_served(version.id)
+    options = ["--json"]
+    for text in ("other", version.id[:7], version.id):
+        if not version.path.is_dir():  # it has been pruned
+            version = add(place.store, "other")
+        done = place.run(command, text, *options)
+        assert version.id in done.stdout, (text, done.stdout, done.stderr)
+        assert "other-one" not in done.stdout
+        assert done.returncode in ({30} if command == "try" else {33} if command == "bake" else {0})
+
+
+@pytest.mark.parametrize("command", ["activate", "rollback", "verify", "try", "bake", "prune"])
+@pytest.mark.parametrize("text", ["same", "same-", "sa"])
+def test_what_may_mean_more_than_one_version_is_refused_with_all_of_them(
+    place: Place, command: str, text: str
+) -> None:
+    ids = [add(place.store, f"same-{number}").id for number in range(3)]
+    (place.store.root / "versions" / "same-01234567").mkdir()
+    (place.store.root / "versions" / "same-01234568").mkdir()
+    done = place.run(command, text)
+    shown = "same-01234567, same-01234568" if text == "same" else "same-0-.*, same-01234567"
+    failed(done, 24, f"'{text}' may mean . versions, {shown}", "nothing", "list")
+    assert (ids[0] in done.stderr) == (text != "same")
+    assert place.store.pointer("next") is None
+    done = place.run(command, text, "--json")
+    assert json.loads(done.stdout)["error"]["code"] == "ambiguous_version"
+
+
+def test_a_long_list_of_what_a_text_may_mean_is_cut(place: Place) -> None:
+    for number in range(15):
+        (place.store.root / "versions" / f"many-{number:08}").mkdir()
+    done = place.run("verify", "many")
+    failed(done, 24, "may mean 15 versions, many-00000000, .*many-00000009 and 5 more: name one", "", "list")
+
+
+def test_the_history_and_the_lock_name_the_version_that_was_meant(place: Place) -> None:
+    tried(place.store, place.b)
+    assert place.run("activate", "b").returncode == 0
+    assert [entry.target for entry in Journal(place.store.root).entries()] == [place.b.id]
+
+
 def test_a_roll_that_fails_leaves_what_served(place: Place) -> None:
     place.master("fails")
     tried(place.store, place.b)
@@ -389,6 +434,27 @@ def test_prune_keeps_what_is_needed_and_the_newest(place: Place) -> None:
     assert place.run("prune", "--keep", "2").stdout.startswith("nothing to remove\n")
 
 
+def test_prune_removes_the_versions_that_are_named_or_none(place: Place) -> None:
+    c, d = add(place.store, "c"), add(place.store, "d")
+    failed(place.run("prune", "a", "c"), 42, f"{place.a.id}: current", "", "list")
+    failed(place.run("prune", "c", "gone"), 24, "gone is not there", "", "list")
+    assert set(place.store.versions()) == {place.a, place.b, c, d}
+    done = place.run("prune", "c", c.id, place.b.id, "--json")
+    assert json.loads(done.stdout) == {"removed": [c.id, place.b.id], "kept": []}
+    assert set(place.store.versions()) == {place.a, d}
+    for wrong in (["prune"], ["prune", "d", "--keep", "1"]):
+        failed(place.run(*wrong), 2, "either versions to remove, or --keep N", "", "--help")
+    with (d.path / "tokens.json").open("rb") as file:
+        code = (
+            "import mmap, time; m = mmap.mmap(0, 0, prot=mmap.PROT_READ); print(flush=True); time.sleep(60)"
+        )
+        with subprocess.Popen([sys.executable, "-c", code], stdin=file, stdout=subprocess.PIPE) as mapping:
+            assert mapping.stdout is not None
+            mapping.stdout.readline()
+            failed(place.run("prune", "d"), 42, f"{d.id}: a worker still has it loaded", "", "list")
+            mapping.kill()
+
+
 def test_prune_keeps_what_a_worker_of_the_service_has_loaded(place: Place) -> None:
     master = place.master("succeeds")
     assert master.poll() is None
@@ -497,6 +563,7 @@ def test_bash_completes_commands_options_and_versions(place: Place, tmp_path: Pa
     assert complete(program, "roll") == ["rollback"]
     assert "--force" in complete(program, "activate", "--f")
     assert complete(program, "activate", "b") == [place.b.id]
+    assert complete(program, "prune", "b") == [place.b.id]
     assert complete(program, "completion", "z") == ["zsh"]
 
 

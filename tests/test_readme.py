@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hub import running_hub
 from service import free_port, wait_for
 
 from asrsvc import settings
@@ -70,6 +71,34 @@ def test_the_commands_answer_what_the_readme_says(tmp_path: Path) -> None:
     finally:
         serve.send_signal(signal.SIGTERM)
         serve.wait(30)
+
+
+@pytest.mark.timeout(400)
+def test_the_command_with_a_model_serves_it(tmp_path: Path) -> None:
+    """The published one's name stands for a smaller model, behind a hub of this machine."""
+    (command,) = (command for command in COMMANDS if "--model" in command)
+    assert README.index(command) < README.index("## ")
+    assert "modelscope:iic/SenseVoiceSmall-onnx" in command
+    command = command.replace("iic/SenseVoiceSmall-onnx", "iic/nano")
+    port, log_path = free_port(), tmp_path / "log"
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("ASR_") or k == "ASR_VENV"}
+    folders = {"ASR_STORE": "store", "ASR_STATE_DIR": "state", "ASR_RUNTIME_DIR": "run"}
+    environ |= {name: str(tmp_path / folder) for name, folder in folders.items()}
+    (model,) = (PROJECT / "asrsvc" / "models").glob("*/")
+    with running_hub() as hub, log_path.open("w") as log:
+        hub.repositories["iic/nano"] = {path.name: path.read_bytes() for path in model.iterdir()}
+        environ["ASR_MODELSCOPE_ENDPOINT"] = hub.url
+        serve = subprocess.Popen(
+            [*command.split(), "--port", str(port)], cwd=PROJECT, env=environ, stdout=log, stderr=log
+        )
+        try:
+            wait_for("a ready worker", lambda: "worker ready" in log_path.read_text(), 300)
+        finally:
+            serve.send_signal(signal.SIGTERM)
+            serve.wait(60)
+    said = log_path.read_text()
+    assert "model_quant.onnx: 4.9 MiB, whole" in said
+    assert re.search(rf"asrsvc on http://127.0.0.1:{port} \(loading nano-\w{{8}}\)", said)
 
 
 def test_the_test_command_passes_its_arguments_on() -> None:

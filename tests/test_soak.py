@@ -109,3 +109,39 @@ def test_enough_requests_end_the_soak_early(loaded: Settings) -> None:
     assert soak.look(machine, loaded, 3.0) == (False, None)
     board.row(2).add(Column.REQUESTS)
     assert soak.look(machine, loaded, 3.0) == (True, None)
+
+
+@pytest.mark.parametrize(
+    ("comparable", "errors", "says"), [(True, 0, "empty"), (False, 0, None), (False, 9, "45% er")]
+)
+def test_against_what_is_for_demonstration_errors_alone_count(
+    loaded: Settings, *, comparable: bool, errors: int, says: str | None
+) -> None:
+    """Texts and speed of the new version are as bad as can be."""
+    machine = Machine(1, LIMITS, ["a"])
+    board = Scoreboard.create()
+    asked: list[str | None] = []
+
+    def may_compare(version: str | None) -> bool:
+        asked.append(version)
+        return comparable
+
+    soak = Soak(board, may_compare)
+    machine.handle(Wish(0.0, None))
+    machine.handle(Ready(0.0, 1))
+    machine.handle(Wish(1.0, "b"))
+    machine.handle(Ready(2.0, 2))
+    soak.look(machine, loaded, 2.0)
+    for row, empty, busy, bad in ((1, 0, 100, 0), (2, 20, 10_000, errors)):
+        for column, value in (
+            (Column.REQUESTS, 20),
+            (Column.EMPTY, empty),
+            (Column.ERRORS, bad),
+            (Column.AUDIO_MS, 20_000),
+            (Column.BUSY_MS, busy),
+        ):
+            board.row(row).add(column, value)
+    _, error = soak.look(machine, loaded, 3.0)
+    assert (error is None) == (says is None), error
+    assert says is None or says in (error or "")
+    assert asked == ["a"]

@@ -74,9 +74,10 @@ def clear(done: subprocess.CompletedProcess[str], code: int, *said: str) -> None
 def test_help_needs_nothing_installed_and_names_every_option_and_exit_code(fresh: Path) -> None:
     done = run(fresh / "bin" / "serve", "--help")
     assert done.returncode == 0, done.stderr
-    for words in ("--host", "--port", "--workers", "--check", "ASR_PYTHON", "ASR_VENV", "exit codes"):
+    options = ("--host", "--port", "--workers", "--check", "--model", "--force")
+    for words in (*options, "modelscope:org/name", "ASR_PYTHON", "ASR_VENV", "exit codes"):
         assert words in done.stdout
-    for code in (2, 5, 69, 78):
+    for code in (2, 5, 20, 21, 22, 25, 30, 40, 69, 78, 130):
         assert f"\n  {code} " in done.stdout
     assert not (fresh / ".venv").exists()
 
@@ -146,6 +147,30 @@ def test_a_wrong_value_is_told_before_anything_is_installed(
     fresh: Path, arguments: list[str], said: str
 ) -> None:
     clear(run(fresh / "bin" / "serve", *arguments), 78, said)
+    assert not (fresh / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model", "nowhere"], "'nowhere' is no folder that can be read"),
+        (["--model", "modelscope:a"], "modelscope:a is no repository"),
+        (["--model", "https://example.com/model.zip"], "does not end in .tar.gz"),
+        (["--model", ""], "'' is no source"),
+    ],
+)
+def test_a_model_of_no_possible_form_is_told_before_anything_is_installed(
+    fresh: Path, arguments: list[str], said: str
+) -> None:
+    clear(run(fresh / "bin" / "serve", *arguments), 2, said)
+    assert not (fresh / ".venv").exists()
+    assert not (fresh / "var").exists()
+
+
+def test_force_goes_with_a_model(fresh: Path) -> None:
+    done = run(fresh / "bin" / "serve", "--force")
+    assert done.returncode == 2
+    assert "--force says something of --model alone" in done.stderr
     assert not (fresh / ".venv").exists()
 
 
@@ -322,6 +347,26 @@ def test_a_port_in_use_is_told_with_the_process_that_has_it(fresh: Path) -> None
         for arguments in (["--port", str(port)], ["--port", str(port), "--host", "localhost"]):
             clear(start(fresh, *arguments), 2, f":{port} is in use by process {os.getpid()}", "--port")
     assert not (fresh / "var").exists()
+
+
+def test_a_port_in_use_is_told_before_a_model_is_fetched(fresh: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        done = start(fresh, "--port", str(port), "--model", "modelscope:org/model")
+        clear(done, 2, f":{port} is in use by process {os.getpid()}")
+    assert not (fresh / "var").exists()
+
+
+def test_a_hub_out_of_reach_is_told_with_what_to_do(fresh: Path) -> None:
+    nowhere = "http://127.0.0.1:9"  # the discard port: refused
+    done = start(fresh, "--port", str(free_port()), "--model", "hf:org/model", ASR_HF_ENDPOINT=nowhere)
+    assert (done.returncode, done.stdout) == (21, "")
+    failed, serving, then = done.stderr.splitlines()[-3:]
+    assert failed.startswith("asrsvc: ")
+    assert "127.0.0.1:9" in failed
+    assert serving == "serving now: nothing; the next start serves the embedded model"
+    assert then.startswith("next: the same again: it goes on where it stopped; bin/serve without --model")
+    assert not (fresh / "var" / "store" / "current").exists()
 
 
 def test_a_port_in_use_on_ipv6_is_told(fresh: Path) -> None:

@@ -12,6 +12,7 @@ from stores import add, served
 
 from asrsvc.errors import NotTried, RollAborted, RollFailed, TrialFailed, WatchFailed
 from asrsvc.release import swap
+from asrsvc.release.embedded import ensure_embedded
 from asrsvc.release.numbers import NOTHING, Numbers, Thresholds
 from asrsvc.release.store import Store, Version
 from asrsvc.release.swap import Swapped
@@ -190,3 +191,46 @@ def test_a_failed_rollback_leaves_what_serves(store: Store) -> None:
     with pytest.raises(RollFailed):
         swap.rollback(store, Told(store, b.id, fails={a.id}), None, TERMS)
     assert current(store) == b
+
+
+@pytest.fixture
+def demonstration(tmp_path: Path) -> Iterator[Store]:
+    """A store as a first start leaves it."""
+    found = Store(tmp_path / "first")
+    found.promote(ensure_embedded(found))
+    with found.lock():
+        yield found
+
+
+def test_nothing_is_tried_against_the_embedded_model(demonstration: Store) -> None:
+    embedded, done = current(demonstration), list[str]()
+    deploy(demonstration, Told(demonstration, embedded.id), Verdict(passed=True), done)
+    assert done == ["pull", "bake", "try against None"]
+    assert deploy_again(demonstration) == f"try against {current(demonstration).id}"
+
+
+def deploy_again(store: Store) -> str:
+    done: list[str] = []
+    deploy(store, Told(store, current(store).id), Verdict(passed=True), done)
+    return done[-1]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        (Numbers(0, 40, 0, 40, 40_000, 400_000), None),
+        (Numbers(0, 40, 20, 0, 40_000, 400), "50% errors"),
+    ],
+)
+def test_a_watch_compares_neither_text_nor_speed_with_the_embedded_model(
+    demonstration: Store, numbers: Numbers, said: str | None
+) -> None:
+    a, b = current(demonstration), add(demonstration, "b")
+    service = Told(demonstration, a.id, after={a.id: Numbers(0, 40, 0, 0, 40_000, 400), b.id: numbers})
+    service.rolls.append(a.id)
+    demonstration.records.note_trial(b.id, {"passed": True, "files": check_digests(b.path)})
+    if said is None:
+        assert swap.activate(demonstration, service, b, TERMS).serves
+    else:
+        with pytest.raises(WatchFailed, match=said):
+            swap.activate(demonstration, service, b, TERMS)

@@ -59,7 +59,7 @@ class Operated(Service):
 
     @cached_property
     def good(self) -> Version:
-        """The version that the first start serves; an operator has chosen it, so others are measured by it."""
+        """The version that the first start serves; an operator chose it, so others are measured by it."""
         version = self.add(EMBEDDED_MODEL)
         with self.store.lock():
             self.store.records.note_source(version.id, str(EMBEDDED_MODEL))

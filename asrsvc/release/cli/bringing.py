@@ -29,7 +29,7 @@ from asrsvc.release.cli import baking, trying
 from asrsvc.release.cli.changing import held
 from asrsvc.release.cli.command import Context
 from asrsvc.release.cli.getting import get
-from asrsvc.release.cli.main import NEXT_COMMANDS, program, serving_now
+from asrsvc.release.cli.main import program, tell
 from asrsvc.release.cli.rolling import next_start
 from asrsvc.release.known import known_version
 from asrsvc.release.store import Store, Version
@@ -50,7 +50,6 @@ _NEXT: Final[tuple[tuple[type[Exception], str], ...]] = (
     (StoreFull, "make space ({tool} list shows what is stored, {tool} prune removes), then the same again"),
     (StoreLocked, "the same again when that has ended"),
     (BadArgument, "{serve} --help"),
-    *NEXT_COMMANDS,
 )
 
 
@@ -171,11 +170,7 @@ def _become(command: Sequence[str]) -> NoReturn:
 
 def _fail(context: Context, error: Exception, message: str, exit_code: int) -> int:
     """Say what failed, what the next start serves, and the next command."""
-    serving, _, _ = serving_now(context)
-    serve = context.program.replace("swap-model", "serve")
-    then = next(text for kind, text in _NEXT if isinstance(error, kind))
-    then = then.format(tool=context.program, serve=serve)
-    context.complain(f"asrsvc: {message}", f"serving now: {serving}", f"next: {then}")
+    tell(context, error, message, _NEXT)
     return exit_code
 
 

@@ -67,7 +67,8 @@ _COMMANDS: Final[tuple[Command, ...]] = (
 _UNEXPECTED: Final = 3
 _INTERRUPTED: Final = 130
 
-NEXT_COMMANDS: Final[tuple[tuple[type[Exception], str], ...]] = (
+# The first that fits counts; {tool} is bin/swap-model, {serve} is bin/serve.
+_NEXT_COMMANDS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (SettingError, "{serve} --check"),
     (NotRunning, "{serve} (or: systemctl start asr)"),
     (StatusError, "{serve} (or: systemctl restart asr)"),
@@ -97,7 +98,6 @@ NEXT_COMMANDS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (StoreError, "mend that, then the same again"),
     (Exception, "{tool} status"),
 )
-"""By error what to do next; the first that fits counts. {tool} is bin/swap-model, {serve} is bin/serve."""
 
 _EPILOG: Final = """\
 deploy does it all; activate and rollback switch between versions of the store. One change is made at a
@@ -221,11 +221,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _fail(context: Context, error: Exception, message: str, code: str, exit_code: int) -> int:
     """Say what failed, what is serving now, and the next command."""
-    serving, version, later = serving_now(context)
-    serve = context.program.replace("swap-model", "serve")
-    next_command = next(text for kind, text in NEXT_COMMANDS if isinstance(error, kind))
-    next_command = next_command.format(tool=context.program, serve=serve)
-    context.complain(f"asrsvc: {message}", f"serving now: {serving}", f"next: {next_command}")
+    next_command, version, later = tell(context, error, message)
     if context.as_json:
         failure: dict[str, Any] = {"message": message, "code": code, "exit_code": exit_code}
         if isinstance(error, VersionDamaged):
@@ -237,7 +233,29 @@ def _fail(context: Context, error: Exception, message: str, code: str, exit_code
     return exit_code
 
 
-def serving_now(context: Context) -> tuple[str, str | None, str | None]:
+def tell(
+    context: Context, error: Exception, message: str, own: Sequence[tuple[type[Exception], str]] = ()
+) -> tuple[str, str | None, str | None]:
+    """Say what failed, what is serving now, and the next command.
+
+    Args:
+        context: of the command.
+        error: what failed.
+        message: the same for people.
+        own: next commands that come before the usual ones.
+
+    Returns:
+        the next command; the id of what serves; without a service what the next start does.
+    """
+    serving, version, later = _serving(context)
+    serve = context.program.replace("swap-model", "serve")
+    next_command = next(text for kind, text in (*own, *_NEXT_COMMANDS) if isinstance(error, kind))
+    next_command = next_command.format(tool=context.program, serve=serve)
+    context.complain(f"asrsvc: {message}", f"serving now: {serving}", f"next: {next_command}")
+    return next_command, version, later
+
+
+def _serving(context: Context) -> tuple[str, str | None, str | None]:
     """What serves now, for people; its id; and without a service what the next start does."""
     try:
         found = context.service.status()
