@@ -87,6 +87,9 @@ def started(service: Operated, *arguments: str, seconds: float = 300) -> Iterato
         assert f"(loading {version})" in service.log()[before:]
         service.wait_whole()
         yield version
+    except BaseException as error:
+        error.add_note("the service's last words:\n" + service.log()[-6000:])
+        raise
     finally:
         service.stop()
 
@@ -198,9 +201,7 @@ def test_a_model_that_fails_its_trial_is_served_by_force_alone(
 
 
 @pytest.mark.timeout(600)
-def test_it_takes_the_place_of_what_would_have_served_and_one_can_go_back(
-    service: Operated, hub: Hub
-) -> None:
+def test_it_takes_the_place_of_what_would_have_served_and_one_can_go_back(service: Operated) -> None:
     embedded = ensure_embedded(service.store)
     service.store.promote(embedded)
     service.store.set_next(service.add(PREVIOUS_MODEL))  # a wish that the command line goes before
@@ -273,7 +274,7 @@ def test_a_model_with_the_published_files_loads(tmp_path: Path) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_a_model_of_the_published_ones_size_fails_on_words_alone_and_is_served_by_force(
-    service: Operated, hub: Hub, tmp_path: Path, record_property: Callable[[str, object], None]
+    service: Operated, hub: Hub, record_property: Callable[[str, object], None]
 ) -> None:
     files = files_of(make_full_size())
     hub.repositories["org/full"] = {

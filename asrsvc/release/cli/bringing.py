@@ -21,6 +21,7 @@ from asrsvc.errors import (
     DownloadFailed,
     NotTried,
     SourceError,
+    StoreError,
     StoreFull,
     StoreLocked,
     TrialFailed,
@@ -110,7 +111,10 @@ def _starts_anyway(store: Store, version: Version) -> bool:
     """Whether a start serves this version, and rolls to no other."""
     if store.candidates().versions[:1] != (version,):
         return False
-    wish = store.wish(version.id)
+    try:
+        wish = store.wish(version.id)
+    except StoreError:
+        return False  # a pointer leads nowhere, and is to be replaced
     return wish is None or wish == version
 
 
