@@ -111,6 +111,8 @@ def test_a_folder_that_has_changed_is_pulled_again_and_one_that_is_gone_is_not(s
     assert known_version(store, str(source)) == version
     (source / "am.mvn").write_text("another")
     assert known_version(store, str(source)) is None
+    (source / "am.mvn").unlink()
+    assert known_version(store, str(source)) is None
     shutil.rmtree(source)
     assert known_version(store, str(source)) == version
 

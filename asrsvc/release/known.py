@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from asrsvc.errors import BadArgument, StoreError
+from asrsvc.release import pinned
 from asrsvc.release.manifest import is_model_name, measure, read_manifest
 from asrsvc.release.sources import Folder, Hub, Source, identity, parse
 from asrsvc.release.store import Store, Version
@@ -15,7 +17,7 @@ def known_version(store: Store, text: str) -> Version | None:
     """The version that was last pulled from a source; None: it must be pulled.
 
     A repository or an archive is not asked whether it has changed: to get what is new there is `pull`. A
-    folder is looked at, since that costs nothing; one that is gone gives what it gave last.
+    folder is looked at, since that takes no network; one that is gone gives what it gave last.
 
     Args:
         store: which one; it is only read.
@@ -28,7 +30,8 @@ def known_version(store: Store, text: str) -> Version | None:
     try:
         source = parse(text)
     except BadArgument:
-        gone = _newest(store, str(Path(text.replace("\0", "")).absolute())) if text else None
+        place = os.path.realpath(os.path.expanduser(text.replace("\0", "")))  # noqa: PTH111 - fails for none
+        gone = _newest(store, place) if text else None
         if gone is None:
             raise
         return gone
@@ -69,8 +72,7 @@ def _has_changed(folder: Path, version: Version) -> bool:
         return True
     try:
         names = {path.name for path in folder.iterdir() if is_model_name(path.name)}
-        return names != set(manifest.files) or any(
-            measure(folder / name) != record for name, record in manifest.files.items()
-        )
+        missing = set(manifest.files) - names - {pinned.VOCABULARY_FILE}  # that may be from elsewhere
+        return bool(missing) or any(measure(folder / name) != manifest.files.get(name) for name in names)
     except OSError:
         return True  # what is wrong with it, the pull says
