@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from asrsvc.errors import (
     AbortTooLate,
+    AmbiguousVersion,
     AsrError,
     BadArgument,
     BakeFailed,
@@ -91,6 +92,7 @@ _NEXT_COMMANDS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (WrongDigest, "the same again; if it stays wrong, distrust the source"),
     (StoreFull, "make space ({tool} list shows what is stored, {tool} prune removes), then the same again"),
     (StoreLocked, "the same again when that has ended; {tool} abort undoes a roll"),
+    (AmbiguousVersion, "the same again with more of the id; {tool} list shows all"),
     (UnknownVersion, "{tool} list"),
     (VersionInUse, "{tool} list; another version must serve first, and be pointed to"),
     (VersionDamaged, "pull it again under another name, or serve another version; {tool} list"),
