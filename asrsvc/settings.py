@@ -725,7 +725,7 @@ class Settings:
         "ASR_SOAK_MIN_SAMPLES",
         "20",
         "requests",
-        "needed on both sides before a soak compares them",
+        "needed on both sides before a soak compares them; twice as many to call a version slow",
         _integer(1, 1_000_000),
     )
     soak_max_errors: float = _setting(
@@ -746,7 +746,7 @@ class Settings:
         "ASR_SOAK_MAX_SLOWDOWN",
         "3",
         "times",
-        "time in the engine for a second of sound, against the old version",
+        "CPU time of the engine for a second of sound, against the old version",
         _factor,
     )
     worker_max_requests: int = _setting(

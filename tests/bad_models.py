@@ -101,6 +101,40 @@ def be_slow(graph: onnx.GraphProto, logits: str) -> None:
     add_nothing_of(graph, logits, name)
 
 
+def take_ten_times_as_long(folder: Path) -> None:
+    """The same network ten times, of which nine answers are thrown away: ten times the work anywhere."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        graph = model.graph
+        nodes = list(graph.node)
+        made = {name for node in nodes for name in node.output if name}
+        last = next(node for node in nodes if "ctc_logits" in node.output)
+        wasted = []
+        for turn in range(9):
+            # Of other sound, or ONNX Runtime would see that it is the same work, and do it once.
+            sound = f"sound_{turn}"
+            louder = constant(graph, f"louder_{turn}", np.array(1 + (turn + 1) / 1000, np.float32))
+            add_nodes(graph, ("Mul", ["speech", louder], sound))
+            names = {name: f"again_{turn}/{name}" for name in made} | {"speech": sound}
+            for node in nodes:
+                again = onnx.NodeProto()
+                again.CopyFrom(node)
+                again.name = f"again_{turn}/{node.name}"
+                again.input[:] = [names.get(name, name) for name in node.input]
+                again.output[:] = [names.get(name, name) for name in node.output]
+                graph.node.append(again)
+            add_nodes(graph, ("ReduceMax", [names["ctc_logits"]], f"wasted_{turn}"))
+            graph.node[-1].attribute.append(helper.make_attribute("keepdims", 0))
+            wasted.append(f"wasted_{turn}")
+        last.output[list(last.output).index("ctc_logits")] = "good_logits"
+        for node in nodes:
+            node.input[:] = ["good_logits" if name == "ctc_logits" else name for name in node.input]
+        add_nodes(graph, ("Sum", wasted, "all_wasted"))
+        add_nothing_of(graph, "good_logits", "all_wasted")
+
+    edit_network(folder, edit)
+
+
 def never_end(graph: onnx.GraphProto, logits: str) -> None:
     """The first run, still before the worker is ready, goes on for ever."""
     scalar = helper.make_tensor_value_info
@@ -171,6 +205,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "nan": change_logits(say_no_numbers),
     "nan-of-sound": change_logits(say_no_numbers_of_sound),
     "slow": change_logits(be_slow),
+    "tenfold": take_ten_times_as_long,
     "endless": change_logits(never_end),
     "hungry": change_logits(want_all_memory),
     "glutton": change_logits(hold_much_memory),

@@ -3,10 +3,12 @@ from __future__ import annotations
 import pytest
 
 from asrsvc.release.numbers import NOTHING, Numbers, Thresholds, compare
+from asrsvc.release.speed import cost_class
 from asrsvc.serving.tally import MOST_VERSIONS, Tally
 
 ALLOWED = Thresholds(min_samples=20, max_errors=0.05, max_empty=0.2, max_slowdown=3)
-GOOD = Numbers(0, 100, 0, 5, 100_000, 10_000)
+CHEAP, DEAR = cost_class(0.02, 1.0), cost_class(0.08, 1.0)
+GOOD = Numbers(0, 100, 0, 5, 100_000, 2000, (*(0,) * CHEAP, 100))
 
 
 @pytest.mark.parametrize(
@@ -14,11 +16,13 @@ GOOD = Numbers(0, 100, 0, 5, 100_000, 10_000)
     [
         (GOOD, None, None),
         (Numbers(0, 19, 19, 19, 1, 9), None, None),
-        (Numbers(0, 20, 2, 0, 9, 0), "10% errors against 0%", "10% errors"),
-        (Numbers(0, 20, 1, 0, 9, 0), None, None),
-        (Numbers(0, 20, 0, 6, 9, 0), "30% empty texts against 5%", None),
-        (Numbers(0, 20, 0, 0, 20_000, 7000), "3.5 times the engine's time", None),
-        (Numbers(0, 20, 0, 0, 0, 7000), None, None),
+        (Numbers(0, 20, 6, 0, 9, 0), "30% errors against 0%", "30% errors"),
+        (Numbers(0, 20, 5, 0, 9, 0), None, None),
+        (Numbers(0, 20, 0, 11, 9, 0), "55% empty texts against 5%", None),
+        (Numbers(0, 20, 0, 10, 9, 0), None, None),
+        (Numbers(0, 40, 0, 0, 40_000, 3200, (*(0,) * DEAR, 40)), "4.0 times the engine's CPU time", None),
+        (Numbers(0, 40, 0, 0, 40_000, 3200, (*(0,) * DEAR, 39)), None, None),
+        (Numbers(0, 40, 0, 0, 40_000, 400_000), None, None),  # a master that does not say what they cost
     ],
 )
 def test_a_version_is_compared_by_shares(new: Numbers, said: str | None, said_if_forced: str | None) -> None:
@@ -37,8 +41,8 @@ def test_sums_by_version_include_the_workers_that_have_ended() -> None:
     tally.bury("a", GOOD, died=True)
     tally.bury(None, NOTHING, died=True)
     a, b = tally.sums([("b", GOOD), ("a", GOOD), (None, GOOD)])
-    assert (a.version, a.requests, a.busy_ms, a.deaths) == ("a", 300, 30_000, 1)
-    assert (b.version, b.requests, b.deaths) == ("b", 100, 0)
+    assert (a.version, a.requests, a.busy_ms, a.deaths, a.costs[-1]) == ("a", 300, 6000, 1, 300)
+    assert (b.version, b.requests, b.deaths, b.costs[-1]) == ("b", 100, 0, 100)
 
 
 def test_versions_of_long_ago_are_forgotten() -> None:

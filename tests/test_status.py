@@ -44,7 +44,7 @@ FULL = Status(
     problems=("`current` is broken",),
     refused=Refused(TIME, "ASR_WORKERS='x' is wrong"),
     counters=Counters(1, 2, 3, (Count("killed", 1),), (Count("failed", 4),)),
-    numbers=(VersionNumbers("a-01234567", 9, 1, 2, 30_000, 1000, 1),),
+    numbers=(VersionNumbers("a-01234567", 9, 1, 2, 30_000, 1000, 1, (0, 9)),),
 )
 LEAST = Status(FULL.master, "down", None, (), 2)
 
@@ -85,6 +85,7 @@ WRITTEN: dict[str, Any] = {
             "empty": 2,
             "audio_ms": 30_000,
             "busy_ms": 1000,
+            "costs": [0, 9],
             "deaths": 1,
         }
     ],

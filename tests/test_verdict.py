@@ -26,6 +26,7 @@ def measured(
         version,
         clips=[clip],
         cpu_seconds={"x.flac": cpu},
+        rounds=12,
         problem=problem,
         garbage=garbage,
     )
@@ -59,6 +60,8 @@ SAME = Reference(compared=10, equal=10)
         (measured("b", 2, 2.01), None, TrialOptions(), SAME, "slower than real time: 1.0050 CPU .* 1 is the"),
         (measured("b", 2, 7.9), None, TrialOptions(threads=4), SAME, None),
         (measured("b", 2, 9.0), None, TrialOptions(threads=4), SAME, "4 is the limit with 4 threads"),
+        (measured("b", 2, 0.0109), measured("a", 2, 0.001), TrialOptions(), SAME, None),  # 5 ms: nothing
+        (measured("b", 2, 0.0111), measured("a", 2, 0.001), TrialOptions(), SAME, "at best of 12 runs"),
         (measured("b", 0, garbage="it is rubbish"), GOOD, TrialOptions(), SAME, "^It is rubbish.$"),
         (measured("b", 0, problem="it broke"), GOOD, TrialOptions(), SAME, "^It broke.$"),
         (

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from broken_models import write_network
+from bad_models import MAKERS
+from broken_models import copy_of_nano, write_network
 
 from asrsvc import settings
 from asrsvc.errors import ModelError
@@ -18,7 +19,7 @@ from asrsvc.release.store import Store, Version
 from asrsvc.serving import loading
 from asrsvc.serving.twin import look
 from asrsvc.serving.warmup import Expected, check, expected
-from asrsvc.speech.sample import Heard
+from asrsvc.speech.sample import Heard, hear, hear_again
 
 FILES = {"model_quant.onnx": "12", "am.mvn": "34"}
 ENGINE = {"onnxruntime": "1", "threads": "1"}
@@ -60,7 +61,7 @@ def test_without_a_record_or_with_a_damaged_one_nothing_is_expected(tmp_path: Pa
 
 
 def heard(text: str = "hello", likeness: float = 1.0, cost: float = 0.25) -> Heard:
-    return Heard({"a.flac": text}, likeness, cost)
+    return Heard({"a.flac": text}, likeness, cost, runs=7)
 
 
 KNOWN = Expected({"a.flac": "hello"}, 0.25)
@@ -74,13 +75,27 @@ KNOWN = Expected({"a.flac": "hello"}, 0.25)
         (heard("Hello"), None, KNOWN, "says other things than in its trial: 'Hello' for the clip a.flac"),
         (Heard({}, 1.0, 0.25), None, KNOWN, "says other things"),
         (heard(), None, Expected({"a.flac": "hello", "b.flac": "world"}, 0.25), None),  # briefly
-        (heard(cost=1.3), None, KNOWN, "5.2 times the CPU time that it took in its trial"),
+        (
+            heard(cost=1.3),
+            None,
+            KNOWN,
+            (
+                r"slow: at best of 7 runs it took 1300 ms of CPU time for a second of sound, 5.2 times the"
+                r" CPU time that it took in its trial \(250 ms\); 5 times is the limit"
+            ),
+        ),
+        (heard(cost=0.0049), None, Expected({"a.flac": "hello"}, 0.0001), None),  # too little to tell
+        (heard(cost=0.0052), None, Expected({"a.flac": "hello"}, 0.0001), r"5.20 ms of .* \(0.10 ms\)"),
         (heard(cost=1.2), 0.01, KNOWN, None),  # slow by nature
         (heard(cost=1.3), 1.0, KNOWN, None),  # so is everything on this machine now
         (heard(), None, None, None),
         (heard("anything", 0.5), 0.25, None, None),
         (heard("anything", 0.49), None, None, "says wrong things.* 49% like .* 50% is the least"),
-        (heard(cost=1.3), 0.25, None, "5.2 times the CPU time that the version that serves takes"),
+        (heard(cost=0.9), 0.15, None, "6.0 times the CPU time that the version that serves takes"),
+        (heard(cost=0.9), 0.2, None, None),
+        (heard(cost=0.9), None, None, None),
+        (heard(cost=1.1), None, None, "1100 ms of CPU time .* faster than the sound"),
+        (heard(cost=1.1), 1.0, None, "1100 ms of CPU time .* faster than the sound"),
     ],
 )
 def test_texts_and_cost_are_compared(
@@ -93,13 +108,44 @@ def test_texts_and_cost_are_compared(
             check(findings, reference_cost, trial)
 
 
+def test_a_good_first_measurement_is_enough_and_a_bad_one_is_not(stored: tuple[Store, Version]) -> None:
+    model = load(stored).model
+    first = hear(model, briefly=True)
+    assert 2 <= first.runs <= 10
+    assert hear_again(model, first, lambda _cost: False) is first
+    # A first measurement that something has disturbed: one more is enough.
+    disturbed = replace(first, cost=first.cost * 1000)
+    again = hear_again(model, disturbed, lambda cost: cost > first.cost * 900)
+    assert again.runs == first.runs + 1
+    assert again.cost < first.cost * 900
+    # It never gets better.
+    refused = hear_again(model, first, lambda _cost: True)
+    assert refused.runs >= first.runs + 3
+    assert refused.cost <= first.cost
+
+
+def test_a_model_that_takes_ten_times_as_long_is_not_served(
+    stored: tuple[Store, Version], tmp_path: Path
+) -> None:
+    store, version = stored
+    MAKERS["tenfold"](copy_of_nano(tmp_path / "tenfold"))
+    slow = store.add_folder(tmp_path / "tenfold", "tenfold")
+    cost = load(stored).findings.cost
+    with pytest.raises(ModelError, match=r"is slow: at best of \d+ runs .* the version that serves takes"):
+        load((store, slow), reference_cost=cost)
+    assert load((store, version), reference_cost=cost).findings.texts
+    assert load((store, slow), reference_cost=cost, tried=False).findings.texts  # forced
+
+
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Version]:
     store = Store(tmp_path_factory.mktemp("stored") / "store")
     return store, ensure_embedded(store)
 
 
-def load(stored: tuple[Store, Version], *, tried: bool = True) -> loading.Loaded:
+def load(
+    stored: tuple[Store, Version], *, tried: bool = True, reference_cost: float | None = None
+) -> loading.Loaded:
     store, version = stored
     found = settings.load({}, {"ASR_STORE": str(store.root), "ASR_WORKERS": "1", "ASR_THREADS": "1"})
     return loading.load(
@@ -107,7 +153,7 @@ def load(stored: tuple[Store, Version], *, tried: bool = True) -> loading.Loaded
         lambda: look(version.path, version.id, found),
         version=version.id,
         tried=tried,
-        reference_cost=None,
+        reference_cost=reference_cost,
         settings=found,
     )
 

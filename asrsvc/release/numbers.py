@@ -5,8 +5,31 @@ The master compares so while a roll soaks, the tool while it watches what it has
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Final
+
+from asrsvc.release.speed import milliseconds, quantile, slow
+
+_SURE: Final = math.log(100_000)
+"""a share is too high only if a version as good as the old one shows it once in so many samples, or less"""
+_CLEAN: Final = 1000
+"""answers without an error: what a version is held against where there is no other"""
+_MORE_FOR_NO: Final = 2
+"""times the least number of requests: so many must be known before a version is called slow"""
+_BEST: Final = 0.25
+"""share of the new version's requests, the cheapest ones, that speak for it"""
+_USUAL: Final = 0.5
+
+
+def trimmed(counts: Iterable[int]) -> tuple[int, ...]:
+    """Counts by class without the zeros at their end."""
+    found = list(counts)
+    while found and not found[-1]:
+        found.pop()
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +48,9 @@ class Numbers:
     """recognised, milliseconds of sound"""
     busy_ms: int
     """spent on it in the engine, milliseconds"""
+    costs: tuple[int, ...] = ()
+    """of the requests that the engine has run for, how many are in each class of `speed.cost_class`; classes
+    that are missing at the end hold none"""
 
     def since(self, before: Numbers) -> Numbers:
         """What has been added; `in_hand` stays as it is now."""
@@ -35,6 +61,7 @@ class Numbers:
             self.empty - before.empty,
             self.audio_ms - before.audio_ms,
             self.busy_ms - before.busy_ms,
+            trimmed(now - then for now, then in zip_longest(self.costs, before.costs, fillvalue=0)),
         )
 
     def plus(self, other: Numbers) -> Numbers:
@@ -46,6 +73,7 @@ class Numbers:
             self.empty + other.empty,
             self.audio_ms + other.audio_ms,
             self.busy_ms + other.busy_ms,
+            trimmed(one + two for one, two in zip_longest(self.costs, other.costs, fillvalue=0)),
         )
 
 
@@ -57,13 +85,13 @@ class Thresholds:
     """How far a new version may fall behind the old one."""
 
     min_samples: int
-    """requests on both sides before they are compared"""
+    """requests on both sides before they are compared; twice as many before a version is called slow"""
     max_errors: float
     """share of answers that are errors, above that of the old version"""
     max_empty: float
     """share of answers without text, above that of the old version"""
     max_slowdown: float
-    """time in the engine for a second of sound, times that of the old version"""
+    """CPU time of the engine for a second of sound, times that of the old version"""
 
 
 def compare(new: Numbers, old: Numbers, allowed: Thresholds, *, forced: bool = False) -> str | None:
@@ -81,14 +109,36 @@ def compare(new: Numbers, old: Numbers, allowed: Thresholds, *, forced: bool = F
     if not forced:
         shares.append(("empty texts", new.empty, old.empty, allowed.max_empty))
     for name, one, other, limit in shares:
-        share, before = one / new.requests, other / old.requests
-        if share > before + limit:
-            return f"{share:.0%} {name} against {before:.0%} of the old version"
-    if not forced and new.audio_ms and old.audio_ms and old.busy_ms:
-        slowdown = (new.busy_ms / new.audio_ms) / (old.busy_ms / old.audio_ms)
-        if slowdown > allowed.max_slowdown:
-            return f"{slowdown:.1f} times the engine's time of the old version"
+        if _too_many(one, new.requests, other, old.requests, limit):
+            return (
+                f"{one / new.requests:.0%} {name} against {other / old.requests:.0%} of the old version"
+                f" ({one} of {new.requests} answers against {other} of {old.requests})"
+            )
+    if not forced and sum(new.costs) >= _MORE_FOR_NO * allowed.min_samples:
+        return _slower(new, old, allowed)
     return None
+
+
+def compare_errors(new: Numbers, allowed: Thresholds) -> str | None:
+    """What is wrong with the new version where too little is known of an old one: it should make no errors.
+
+    Args:
+        new: of the new version.
+        allowed: see `Thresholds`.
+    """
+    if new.requests < allowed.min_samples:
+        return None
+    if _too_many(new.errors, new.requests, 0, _CLEAN, allowed.max_errors):
+        return f"{new.errors / new.requests:.0%} errors ({new.errors} of {new.requests} answers)"
+    return None
+
+
+def in_doubt(new: Numbers, old: Numbers, allowed: Thresholds, *, forced: bool = False) -> bool:
+    """Whether the new version looks slow by too few requests to say so; arguments as for `compare`."""
+    if forced:
+        return False
+    few = allowed.min_samples <= sum(new.costs) < _MORE_FOR_NO * allowed.min_samples
+    return few and _slower(new, old, allowed) is not None
 
 
 def compare_silence(new: Numbers, old: Numbers, allowed: Thresholds) -> str | None:
@@ -96,9 +146,47 @@ def compare_silence(new: Numbers, old: Numbers, allowed: Thresholds) -> str | No
 
     Args:
         new: of the new version, when the time that it was given is over.
-        old: of the old one.
+        old: what the old one has answered since the new one has had requests in hand.
         allowed: see `Thresholds`.
     """
     if new.in_hand and not new.requests and old.requests >= allowed.min_samples:
         return f"it took {new.in_hand} requests and answered none, the old version answered {old.requests}"
     return None
+
+
+def _too_many(bad: int, answers: int, known_bad: int, known_answers: int, limit: float) -> bool:
+    """Whether a share is above the old one by more than the limit, and not by chance.
+
+    Two versions that fail as often as each other, however often that is, show shares so far apart with a
+    probability of exp(-answers · KL(share ‖ both) - known_answers · KL(known ‖ both)) at most, where both is
+    the share among all answers (Chernoff's bound for each; Hoeffding 1963, theorem 1).
+    """
+    share, known = bad / answers, known_bad / known_answers
+    if share <= known + limit:
+        return False
+    both = (bad + known_bad) / (answers + known_answers)
+    return answers * _divergence(share, both) + known_answers * _divergence(known, both) > _SURE
+
+
+def _divergence(share: float, other: float) -> float:
+    """Kullback and Leibler's, of two coins."""
+    return sum(one * math.log(one / two) for one, two in ((share, other), (1 - share, 1 - other)) if one > 0)
+
+
+def _slower(new: Numbers, old: Numbers, allowed: Thresholds) -> str | None:
+    """What is wrong with the speed: the new version's cheap requests against the old one's usual ones.
+
+    So what made some requests dear, or the first ones of a new worker, does not count; where each request
+    takes ten times as long, the cheap ones do too.
+    """
+    if sum(old.costs) < allowed.min_samples:
+        return None
+    cost, known = quantile(new.costs, _BEST), quantile(old.costs, _USUAL)
+    if not slow(cost, known, allowed.max_slowdown):
+        return None
+    return (
+        f"{cost / known:.1f} times the engine's CPU time of the old version: for a second of sound,"
+        f" {1 - _BEST:.0%} of its {sum(new.costs)} requests took {milliseconds(cost)} or more, half of the"
+        f" old version's {sum(old.costs)} took {milliseconds(known)} or less;"
+        f" {allowed.max_slowdown:g} times is the limit"
+    )

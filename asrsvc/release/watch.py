@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 from asrsvc.errors import RollAborted
-from asrsvc.release.numbers import NOTHING, Numbers, Thresholds, compare
+from asrsvc.release.numbers import NOTHING, Numbers, Thresholds, compare, compare_errors
 from asrsvc.release.swap_types import Service, Serving, Terms
 from asrsvc.release.versions import Version
 
@@ -71,9 +70,12 @@ def _judge(
     if dead > 0:
         return f"{dead} of its workers died"
     new = now.numbers.get(version.id, NOTHING).since(before.numbers.get(version.id, NOTHING))
+    # What the old version has answered in the roll comes nearest in time: the machine was as busy then.
+    lately = now.numbers.get(before.version or "", NOTHING).since(old)
+    if before.version != version.id and min(lately.requests, sum(lately.costs)) >= allowed.min_samples:
+        old = lately
     wrong = compare(new, old, allowed, forced=forced)
     if wrong is None and old.requests < allowed.min_samples:
         # Too little is known of the old version's text and speed; errors are to be none.
-        clean = replace(NOTHING, requests=allowed.min_samples)
-        wrong = compare(new, clean, allowed, forced=True)
+        wrong = compare_errors(new, allowed)
     return wrong

@@ -11,7 +11,8 @@ import os
 from enum import IntEnum
 from typing import Final
 
-from asrsvc.release.numbers import NOTHING, Numbers
+from asrsvc.release.numbers import NOTHING, Numbers, trimmed
+from asrsvc.release.speed import COST_CLASSES
 
 __all__ = ["NOTHING", "ROWS", "Column", "Numbers", "Row", "Scoreboard"]
 
@@ -36,7 +37,8 @@ class Column(IntEnum):
     IN_BACKGROUND = 11  # runs of the engine for jobs; taken back likewise
 
 
-_WIDTH: Final = len(Column)
+_COSTS: Final = len(Column)  # behind the columns: requests in each class of `cost_class`
+_WIDTH: Final = _COSTS + COST_CLASSES
 _BYTES: Final = ROWS * _WIDTH * 8
 
 
@@ -69,7 +71,7 @@ class Row:
 
     def clear(self) -> None:
         """Begin anew, for another worker."""
-        for column in Column:
+        for column in range(_WIDTH):
             self._words[self._start + column] = 0
 
     def __getitem__(self, column: Column) -> int:
@@ -84,10 +86,23 @@ class Row:
         """Add to one number; only the row's own worker does, from one thread."""
         self._words[self._start + column] += value
 
+    def add_cost(self, cost_class: int) -> None:
+        """Count a request in its class of cost; only the row's own worker does, from one thread."""
+        self._words[self._start + _COSTS + cost_class] += 1
+
     def total(self, column: Column) -> int:
         """The sum of one number over all rows."""
         return sum(self._words[column::_WIDTH])
 
     def numbers(self) -> Numbers:
         """The numbers that rolls compare."""
-        return Numbers(*(self._words[self._start + column] for column in list(Column)[:6]))
+        costs = trimmed(self._words[self._start + _COSTS : self._start + _WIDTH])
+        return Numbers(
+            in_hand=self[Column.IN_HAND],
+            requests=self[Column.REQUESTS],
+            errors=self[Column.ERRORS],
+            empty=self[Column.EMPTY],
+            audio_ms=self[Column.AUDIO_MS],
+            busy_ms=self[Column.BUSY_MS],
+            costs=costs,
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from asrsvc.release.numbers import NOTHING, Numbers, Thresholds, compare, compare_silence
+from asrsvc.release.numbers import NOTHING, Numbers, Thresholds, compare, compare_silence, in_doubt
 from asrsvc.serving.roll import Machine, Step, WorkerState
 from asrsvc.serving.scoreboard import Scoreboard
 from asrsvc.settings import Settings
@@ -32,6 +32,7 @@ class Soak:
         self._roll = 0
         self._before: dict[int, Numbers] = {}
         self._silent_since = 0.0
+        self._old_then = NOTHING
 
     def look(self, machine: Machine, loaded: Settings, now: float) -> tuple[bool, str | None]:
         """Look at the numbers.
@@ -53,7 +54,8 @@ class Soak:
             if worker.state is WorkerState.READY and worker.version is not None
         }
         if roll.id != self._roll:
-            self._roll, self._before, self._silent_since = roll.id, rows, now
+            self._roll, self._before = roll.id, rows
+            self._silent_since, self._old_then = now, NOTHING
             self._comparable = self._may_compare(roll.source)
             return False, None
         new = old = NOTHING
@@ -66,12 +68,15 @@ class Soak:
         allowed = thresholds(loaded)
         wrong = compare(new, old, allowed, forced=not self._comparable)
         if not new.in_hand or new.requests:
-            self._silent_since = now
+            self._silent_since, self._old_then = now, old
         over = now >= roll.step_since + machine.limits.soak_seconds
         if wrong is None and over and now >= self._silent_since + SILENCE_SECONDS:
-            wrong = compare_silence(new, old, allowed)
+            wrong = compare_silence(new, old.since(self._old_then), allowed)
         error = f"it falls behind in the soak: {wrong}" if wrong else None
-        return error is not None or new.requests >= loaded.soak_requests, error
+        enough = new.requests >= loaded.soak_requests and not in_doubt(
+            new, old, allowed, forced=not self._comparable
+        )
+        return error is not None or enough, error
 
 
 def thresholds(loaded: Settings) -> Thresholds:

@@ -97,6 +97,9 @@ class VersionNumbers:
     """spent on it in the engine, milliseconds"""
     deaths: int
     """of workers that were to serve"""
+    costs: tuple[int, ...] = field(default=(), metadata={"optional": True})
+    """of the requests that the engine has run for, how many are in each class of CPU time for a second of
+    sound, see `asrsvc.release.speed.cost_class`"""
 
 
 @dataclass(frozen=True, slots=True)

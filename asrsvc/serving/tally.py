@@ -55,6 +55,7 @@ class Tally:
                 audio_ms=numbers.audio_ms,
                 busy_ms=numbers.busy_ms,
                 deaths=self._deaths.get(version, 0),
+                costs=numbers.costs,
             )
             for version, numbers in sorted(found.items())
         )

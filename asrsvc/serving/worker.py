@@ -27,6 +27,7 @@ from uvicorn.server import ServerState
 from uvicorn_worker import UvicornWorker
 
 from asrsvc.errors import AsrError
+from asrsvc.release.speed import cost_class
 from asrsvc.release.versions import Version
 from asrsvc.serving.accept import Acceptor, Limits, Place, Places
 from asrsvc.serving.brief import Brief, Line, say
@@ -297,6 +298,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         row.add(Column.EMPTY, int(bool(note.get("empty"))))
         row.add(Column.AUDIO_MS, round(note.get("audio_seconds", 0) * 1000))
         row.add(Column.BUSY_MS, round(note.get("inference_ms", 0)))
+        if cpu_ms := note.get("inference_cpu_ms"):
+            row.add_cost(cost_class(cpu_ms / 1000, note.get("audio_seconds", 0)))
         limit = self.brief.settings.worker_max_requests
         if limit and row[Column.REQUESTS] >= limit:
             self._wear_out(f"it has answered {limit} requests", WORN_REQUESTS)

@@ -269,7 +269,7 @@ class Batcher:
     def _answer(self, jobs: list[_Job], stop: Stop | None, *, low: bool) -> None:
         # Wall time at low priority would say how busy the others were.
         clock = time.thread_time if low else time.monotonic
-        started = clock()
+        started, started_cpu = clock(), time.thread_time()
         try:
             results = self._engine.run(
                 [job.features for job in jobs],
@@ -287,9 +287,9 @@ class Batcher:
                 return
             jobs[0].future.set_exception(_reason(error, stop))
             return
-        seconds = clock() - started
+        seconds, cpu_seconds = clock() - started, time.thread_time() - started_cpu
         for job, frames in zip(jobs, results, strict=True):
-            job.future.set_result(Inference(frames, seconds))
+            job.future.set_result(Inference(frames, seconds, cpu_seconds))
 
 
 def _reason(error: Exception, stop: Stop | None) -> AsrError:

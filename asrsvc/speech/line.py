@@ -21,6 +21,8 @@ class Inference:
     """4 + T of them"""
     seconds: float
     """time of the run that the span was part of"""
+    cpu_seconds: float
+    """CPU time that the run took of the thread that asked for it"""
 
 
 class Promise:

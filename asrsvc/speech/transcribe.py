@@ -58,6 +58,8 @@ class Progress:
     """time spent decoding and looking for speech"""
     inference_seconds: float = 0.0
     """time spent in the engine; spans that are run at the same time count each"""
+    inference_cpu_seconds: float = 0.0
+    """CPU time of that, of the threads that ask the engine"""
     spans: int = 0
     """spans recognised so far"""
     reached: int = 0
@@ -272,6 +274,7 @@ class Transcriber:
 
     def _read_out(self, inference: Inference, options: Options, progress: Progress) -> Reading:
         progress.inference_seconds += inference.seconds
+        progress.inference_cpu_seconds += inference.cpu_seconds
         reading = read(inference.frames, self.model.vocabulary)
         return reading if options.punctuation else without_punctuation(reading)
 

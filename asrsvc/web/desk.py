@@ -263,6 +263,7 @@ def _write_note(note: dict[str, Any], form: Form, progress: Progress) -> None:
     note["audio_seconds"] = round(progress.audio_seconds, 3)
     note["decode_ms"] = _milliseconds(progress.decode_seconds)
     note["inference_ms"] = _milliseconds(progress.inference_seconds)
+    note["inference_cpu_ms"] = _milliseconds(progress.inference_cpu_seconds)
     note["spans"] = progress.spans
 
 

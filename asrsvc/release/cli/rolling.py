@@ -120,7 +120,7 @@ class RunningService:
             version=found.version,
             rolling_to=found.roll.target if found.roll is not None and found.rolling else None,
             numbers={
-                n.version: Numbers(0, n.requests, n.errors, n.empty, n.audio_ms, n.busy_ms)
+                n.version: Numbers(0, n.requests, n.errors, n.empty, n.audio_ms, n.busy_ms, n.costs)
                 for n in found.numbers
             },
             deaths={n.version: n.deaths for n in found.numbers},

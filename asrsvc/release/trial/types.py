@@ -91,6 +91,8 @@ class Measured:
     clips: list[ClipResult] = field(default_factory=list)
     cpu_seconds: dict[str, float] = field(default_factory=dict)
     """name of an embedded clip → CPU seconds of the request, the least of all rounds"""
+    rounds: int = 0
+    """how often each embedded clip has been heard for its CPU time"""
     requests: int = 0
     memory_bytes: int = 0
     """anonymous memory, at most"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from asrsvc.release.speed import slow
 from asrsvc.release.trial.types import (
     MAX_CER_ALONE,
     MAX_COST_ALONE,
@@ -79,11 +80,11 @@ def judge(
             f" {errors.characters} characters of {len(tried.clips)} clips); {limit:.4f} is the limit"
             f" ({limit_from})."
         )
-    if slowdown is not None and known is not None and slowdown > options.max_slowdown:
+    if known is not None and looks_slow(tried, known, options, seconds):
         reasons.append(
-            f"It is slow: {cost:.4f} CPU seconds for a second of sound, {slowdown:.1f} times the"
-            f" {known_cost:.4f} of {known.version}, which serves; {options.max_slowdown:g} times is the"
-            " limit."
+            f"It is slow: {cost:.4f} CPU seconds for a second of sound at best of {tried.rounds} runs of each"
+            f" clip, {slowdown:.1f} times the {known_cost:.4f} of {known.version}, which serves;"
+            f" {options.max_slowdown:g} times is the limit."
         )
     if known is None and cost is not None and cost > MAX_COST_ALONE * options.threads:
         reasons.append(
@@ -103,6 +104,16 @@ def judge(
         f" ({limit_from}){compared}; it held {tried.memory_bytes // _MIB} MiB of memory."
     )
     return Verdict(tuple(reasons), limit, limit_from, slowdown, praise)
+
+
+def looks_slow(
+    tried: Measured, serving: Measured | None, options: TrialOptions, seconds: Mapping[str, float]
+) -> bool:
+    """Whether the version is too slow by what is known so far; arguments as for `judge`."""
+    if serving is None or serving.problem is not None:
+        return False
+    cost, known = tried.cost(seconds), serving.cost(seconds)
+    return cost is not None and known is not None and slow(cost, known, options.max_slowdown)
 
 
 def _alone(tried: Measured, cost: float | None) -> str:
