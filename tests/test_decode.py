@@ -153,14 +153,10 @@ def test_a_wav_written_to_a_pipe_is_read_to_its_end(decode: Decoder, length: int
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.8])
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("mp3-xing-cbr", "mp3-xing-vbr"),
-        *("m4a-moov-first", "m4a-moov-last", "m4a-alac", "mp4-video", "3gp-amr"),
-    ],
-)
-def test_a_file_that_was_cut_off_is_refused(decode: Decoder, tmp_path: Path, name: str, share: float) -> None:
+@pytest.mark.parametrize("name", ["m4a-moov-last", "m4a-alac", "mp4-video", "3gp-amr"])
+def test_a_file_whose_index_was_cut_off_is_refused(
+    decode: Decoder, tmp_path: Path, name: str, share: float
+) -> None:
     whole = make(name, tmp_path)
     error = decode.error(whole[: int(len(whole) * share)])
     assert isinstance(error, BadAudio)

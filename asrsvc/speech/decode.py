@@ -15,12 +15,12 @@ from typing import Final
 
 import numpy as np
 import soundfile
-import soxr
 
 from asrsvc.errors import BadAudio, TooLarge
 from asrsvc.speech import claims, headers, sndfile
 from asrsvc.speech.downmix import DownMix
 from asrsvc.speech.ffmpeg import HelperPool
+from asrsvc.speech.resample import Resampling
 from asrsvc.speech.types import MAX_PEAK, SAMPLE_RATE, FloatArray, Notice
 
 MIN_RATE: Final = 2_000
@@ -81,22 +81,19 @@ class Recording:
             TooLarge: longer than the limit.
         """
         frames = samples = rate = 0
-        resampler: soxr.ResampleStream | None = None
+        resampling = Resampling()
         for rate, block in self._mono_blocks():
-            if frames == 0 and rate != SAMPLE_RATE:
-                resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
             frames += len(block)
-            self.seconds = frames / rate
+            ready = resampling.push(rate, block)
+            self.seconds = resampling.seconds
             self._check_length(self.seconds)
-            out = resampler.resample_chunk(block) if resampler else block
-            samples += len(out)
-            if len(out):
+            for out in ready:
+                samples += len(out)
                 yield out
-        if resampler:
-            tail = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-            samples += len(tail)
-            if len(tail):
-                yield tail
+        tail = resampling.finish()
+        samples += len(tail)
+        if len(tail):
+            yield tail
         if frames == 0:
             raise BadAudio("file holds no sound: 0 samples", param="file", code="audio_empty")
         if samples < MIN_SAMPLES:
@@ -153,7 +150,10 @@ class Recording:
             max_rate=MAX_RATE,
             max_channels=MAX_CHANNELS,
             cpu_seconds=cpu,
+            max_seconds=self._limits.max_seconds,
             declared=self._note_declared,
+            refuse_incomplete=self._refuse_incomplete,
+            warn=self._warn,
         ):
             _check_format(rate, 1)
             yield rate, block

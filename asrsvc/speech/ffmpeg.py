@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import signal
 import socket
@@ -17,8 +18,8 @@ from typing import Final
 
 import numpy as np
 
-from asrsvc.errors import BadAudio
-from asrsvc.speech.types import FloatArray
+from asrsvc.errors import AsrError, BadAudio, TooLarge
+from asrsvc.speech.types import FloatArray, Notice
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +62,21 @@ class Helper:
         """Whether it can take another file."""
         return self._socket.fileno() >= 0 and self._process.poll() is None
 
-    def request(self, descriptor: int, max_rate: int, max_channels: int, cpu_seconds: float) -> None:
+    def request(
+        self,
+        descriptor: int,
+        max_rate: int,
+        max_channels: int,
+        cpu_seconds: float,
+        max_seconds: float = math.inf,
+    ) -> None:
         """Hand over a file; the messages of `receive` answer it."""
-        body = {"max_rate": max_rate, "max_channels": max_channels, "cpu_seconds": cpu_seconds}
+        body = {
+            "max_rate": max_rate,
+            "max_channels": max_channels,
+            "cpu_seconds": cpu_seconds,
+            "max_seconds": max_seconds,
+        }
         socket.send_fds(self._socket, [json.dumps(body).encode()], [descriptor])
 
     def receive(self, timeout: float) -> tuple[bytes, bytes]:
@@ -110,6 +123,58 @@ class Helper:
         return f"it exited with {code}"
 
 
+class _Answer:
+    """What a helper says of one file."""
+
+    def __init__(
+        self, declared: Callable[[float], None], warn: Callable[[Notice], None], *, refuse_incomplete: bool
+    ) -> None:
+        self._declared = declared
+        self._warn = warn
+        self._refuse_incomplete = refuse_incomplete
+        self._incomplete: Notice | None = None
+        self.rate = 0
+        """Hz, of the blocks"""
+
+    def read(self, kind: bytes, payload: bytes) -> FloatArray | None:
+        """A message, one after the other: the block that it is, if it is one.
+
+        Raises:
+            BadAudio: the file cannot be decoded; or, at the end, parts of it are missing.
+            TooLarge: it is too long.
+        """
+        if kind == b"B":
+            return np.frombuffer(payload, dtype=np.float32)
+        content = json.loads(payload or b"null")
+        match kind:
+            case b"S":
+                return np.zeros(content, np.float32)
+            case b"R":
+                self.rate = content
+            case b"D":
+                self._declared(content)
+            case b"W":
+                code, message = content
+                self._take(Notice(code, f"file is {message}"))
+            case b"X":
+                raise _error(*content)
+            case _ if self._incomplete is not None:
+                raise BadAudio(self._incomplete.message, param="file", code="audio_truncated")
+        return None
+
+    def _take(self, notice: Notice) -> None:
+        if self._refuse_incomplete:
+            self._incomplete = notice
+        else:
+            self._warn(notice)
+
+
+def _error(message: str, code: str | None) -> AsrError:
+    if code == "audio_too_long":
+        return TooLarge(f"file is too long: {message}", param="file", code=code)
+    return BadAudio(f"file cannot be decoded: {message}", param="file", code=code)
+
+
 class HelperPool:
     """Helpers for the requests of one worker: as many as are asked for at once, a few kept idle."""
 
@@ -148,40 +213,39 @@ class HelperPool:
         max_rate: int,
         max_channels: int,
         cpu_seconds: float,
+        max_seconds: float = math.inf,
         declared: Callable[[float], None] = lambda _seconds: None,
+        refuse_incomplete: bool = False,
+        warn: Callable[[Notice], None] = lambda _notice: None,
     ) -> Iterator[tuple[int, FloatArray]]:
-        """Decode a file: mono blocks, shape (n,), float32, each with its sample rate in Hz.
+        """Decode a file: mono blocks, shape (n,), float32, each with its sample rate in Hz, which may change.
 
         Args:
             descriptor: of the file, open for reading; its position is moved.
             max_rate: Hz; a higher rate is refused.
             max_channels: more are refused.
             cpu_seconds: CPU time for the whole file.
+            max_seconds: a hole in the time stamps that makes the recording longer is refused.
             declared: told the length in seconds that the file declares or FFmpeg estimates, if there is one.
+            refuse_incomplete: whether it is an error that parts of the recording are missing.
+            warn: told otherwise that they are, once, at the end.
 
         Raises:
-            BadAudio: the file cannot be decoded, or it crashed or hung the decoder.
+            BadAudio: the file cannot be decoded, or it crashed or hung the decoder, or it is incomplete.
+            TooLarge: a hole in it makes it longer than `max_seconds`.
         """
+        answer = _Answer(declared, warn, refuse_incomplete=refuse_incomplete)
         helper = self._take()
         done = False
         try:
             os.lseek(descriptor, 0, os.SEEK_SET)
-            helper.request(descriptor, max_rate, max_channels, cpu_seconds)
-            rate = 0
-            while True:
+            helper.request(descriptor, max_rate, max_channels, cpu_seconds, max_seconds)
+            while not done:
                 kind, payload = helper.receive(self._block_timeout)
-                if kind in b"EX":
-                    done = True
-                    if kind == b"X":
-                        message, code = json.loads(payload)
-                        raise BadAudio(f"file cannot be decoded: {message}", param="file", code=code)
-                    return
-                if kind == b"R":
-                    rate = json.loads(payload)
-                elif kind == b"D":
-                    declared(json.loads(payload))
-                else:
-                    yield rate, np.frombuffer(payload, dtype=np.float32)
+                done = kind in b"EX"
+                block = answer.read(kind, payload)
+                if block is not None:
+                    yield answer.rate, block
         except TimeoutError:
             raise BadAudio(
                 f"file cannot be decoded: its decoder gave nothing for {self._block_timeout:g} s",

@@ -1,0 +1,114 @@
+"""Files that are several Matroska, WebM or FLV files, one behind the other.
+
+libavformat reads on into the second with the codec parameters and the clock of the first, or stops there.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from asrsvc.speech.ebml import SEGMENT, element
+
+_MARK: Final = b"\x1a\x45\xdf\xa3"  # the id of EBML's head, which begins a file (RFC 8794, section 11.2.1)
+_EBML: Final = re.compile(re.escape(_MARK))
+_TYPES: Final = (b"matroska", b"webm")
+# FLV: its mark, version 1, sound or pictures or both, the length of this head, no tag before the first
+# (Video File Format Specification 10.1, annex E.2).
+_FLV: Final = re.compile(rb"FLV\x01[\x01\x04\x05]\0\0\0\x09\0\0\0\0")
+_FLV_HEAD: Final = 13  # bytes
+_HEAD_BYTES: Final = 100  # in which the type stands
+_STEP: Final = 2**20
+
+
+class Part(io.RawIOBase):
+    """Some of the bytes of a file, as a file."""
+
+    def __init__(self, file: io.RawIOBase, start: int, end: int) -> None:
+        """Take the bytes from `start` to `end` (exclusive) of a seekable file, which stays the caller's."""
+        self._file = file
+        self._start = start
+        self._size = end - start
+        self._place = 0
+
+    def readable(self) -> bool:
+        """Whether it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Whether it has places to go to."""
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        """So many bytes, fewer at the end; all that are left if negative."""
+        left = max(0, self._size - self._place)
+        self._file.seek(self._start + self._place)
+        content = self._file.read(left if size < 0 else min(size, left)) or b""
+        self._place += len(content)
+        return content
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a place."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
+        self._place = max(0, base + offset)
+        return self._place
+
+    def tell(self) -> int:
+        """The place in the part."""
+        return self._place
+
+
+def parts(file: io.RawIOBase) -> Iterator[io.RawIOBase]:
+    """The files that a file consists of; mostly it is one, and given as it is."""
+    starts = list(_starts(file))
+    if len(starts) < 2:
+        yield file
+        return
+    ends = [*starts[1:], file.seek(0, os.SEEK_END)]
+    for start, end in zip(starts, ends, strict=True):
+        yield Part(file, start, end)
+
+
+def _starts(file: io.RawIOBase) -> Iterator[int]:
+    file.seek(0)
+    head = file.read(_FLV_HEAD) or b""
+    start: int | None = 0
+    if _FLV.match(head):
+        while start is not None:
+            yield start
+            start = next(_matches(file, start + 1, _FLV, _FLV_HEAD), None)
+    elif head.startswith(_MARK):
+        while start is not None:
+            yield start
+            start = _next_matroska(file, _behind(file, start))
+
+
+def _behind(file: io.RawIOBase, start: int) -> int:
+    """Where the file that starts here ends, if it says so; a place inside it if not."""
+    _mark, place, size = element(file, start)
+    inside = place + (size or 0)
+    mark, place, size = element(file, inside)
+    return inside if mark != SEGMENT or size is None else place + size
+
+
+def _next_matroska(file: io.RawIOBase, place: int) -> int | None:
+    for found in _matches(file, place, _EBML, len(_MARK)):
+        file.seek(found)
+        head = file.read(_HEAD_BYTES) or b""
+        if any(kind in head for kind in _TYPES):
+            return found
+    return None
+
+
+def _matches(file: io.RawIOBase, place: int, mark: re.Pattern[bytes], length: int) -> Iterator[int]:
+    """Where a mark of so many bytes stands, from a place on."""
+    while True:
+        file.seek(place)
+        chunk = file.read(_STEP) or b""
+        yield from (place + match.start() for match in mark.finditer(chunk))
+        if len(chunk) < _STEP:
+            return
+        place += len(chunk) - length + 1
