@@ -265,7 +265,7 @@ def test_flac_that_is_damaged_in_the_middle_gives_what_can_be_decoded(what: str,
 
 
 def test_flac_of_which_nothing_can_be_decoded_is_an_error(decode: Decoder) -> None:
-    with pytest.raises(BadAudio, match="file is damaged: nothing of it can be decoded") as caught:
+    with pytest.raises(BadAudio, match="it is damaged: .* packets cannot be decoded") as caught:
         decode(encoded("flac")[:200] + bytes(50_000))
     assert caught.value.code == "audio_undecodable"
 

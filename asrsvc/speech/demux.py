@@ -22,7 +22,7 @@ DEMUXERS: Final = (
     "aiff,caf,flac,au,ac3,eac3"
 )
 # Those whose time stamps are in the file; elsewhere FFmpeg counts what came before.
-_WITH_CLOCK: Final = frozenset({"mov", "matroska", "asf", "avi", "flv", "mpeg", "mpegts", "ogg"})
+_WITH_CLOCK: Final = frozenset({"mov", "matroska", "asf", "avi", "flv", "mpeg", "mpegts", "ogg", "flac"})
 # Tracks that are beside the main one, and are played where nothing else is.
 _BESIDE: Final = (
     Disposition.comment

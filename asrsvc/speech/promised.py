@@ -10,11 +10,10 @@ bytes as will do:
 - AVI: the size of its first chunk (RIFF: Multimedia Programming Interface and Data Specifications 1.0);
 - ASF: the size of the data object (Advanced Systems Format Specification, section 5);
 - FLV: `filesize`, or `duration`, of onMetaData (Video File Format Specification 10.1, annex E.5);
-- MP3: the frames of the first Xing, Info or VBRI header. A file joined of several holds more;
-- FLAC: the samples of STREAMINFO (RFC 9639, section 8.2).
+- MP3: the frames of the first Xing, Info or VBRI header. A file joined of several holds more.
 
-ADTS, AMR, AC-3, MPEG-TS and MPEG-PS claim nothing; WAV and its kind are looked at before they come here
-(`asrsvc.speech.headers`).
+ADTS, AMR, AC-3, MPEG-TS and MPEG-PS claim nothing; WAV, its kind and FLAC are looked at before
+they come here (`asrsvc.speech.headers`).
 """
 
 from __future__ import annotations
@@ -223,14 +222,6 @@ def _vbr_frames(frame: bytes) -> int | None:
     return None
 
 
-def _flac(reader: _Reader) -> Promised:
-    if reader.at(0, 4) != b"fLaC":
-        return Promised()
-    rate = reader.number(18, 3) >> 4
-    samples = reader.number(21, 5) & (2**36 - 1)
-    return Promised(seconds=samples / rate if samples and rate else None)
-
-
 _CLAIMS: Final[dict[str, Callable[[_Reader], Promised]]] = {
     "mov": _mp4,
     "matroska": _matroska,
@@ -238,5 +229,4 @@ _CLAIMS: Final[dict[str, Callable[[_Reader], Promised]]] = {
     "asf": _asf,
     "flv": _flv,
     "mp3": _mp3,
-    "flac": _flac,
 }
