@@ -16,6 +16,7 @@ from service import PROJECT, free_port, wait_for
 
 _SDBOX = PROJECT / "tests" / "tools" / "sdbox.sh"
 _CODE = ("asrsvc", "bin", "systemd", "gunicorn.conf.py", "tests/data/sensevoice-nano-prev")
+_VENV = "/opt/asr/.venv"
 _ADD_VERSION = """
 import sys
 from pathlib import Path
@@ -42,10 +43,8 @@ def why_not() -> str | None:
     missing = [name for name in ("systemctl", "nginx", "unshare", "nsenter") if shutil.which(name) is None]
     if missing:
         return f"not installed: {', '.join(missing)}"
-    for prefix in (sys.prefix, sys.base_prefix):
-        # The box has this machine's root file system, with an empty /tmp, and no other.
-        if prefix.startswith("/tmp/") or Path(prefix).stat().st_dev != Path("/").stat().st_dev:
-            return f"the box cannot see {prefix}"
+    if Path(sys.base_prefix).parts[1] in {"tmp", "run"}:
+        return f"the box has a /tmp and a /run of its own, and Python is in {sys.base_prefix}"
     probe = [
         "unshare",
         "--mount",
@@ -73,8 +72,16 @@ class Box:
         self.proxy_port = free_port()
 
     def boot(self) -> None:
+        folders = [f"{sys.prefix}={_VENV}"]
+        # The virtual environment and Python's own libraries name Python by its path.
+        if Path(sys.base_prefix).stat().st_dev != Path("/").stat().st_dev:
+            folders.append(f"{sys.base_prefix}={sys.base_prefix}")
         done = subprocess.run(
-            [str(_SDBOX), "start", str(self.folder)], capture_output=True, text=True, timeout=60, check=False
+            [str(_SDBOX), "start", str(self.folder), *folders],
+            capture_output=True,
+            text=True,
+            timeout=150,
+            check=False,
         )
         if done.returncode != 0:
             raise RuntimeError(f"{done.stderr}\n{(self.folder / 'boot.log').read_text()}")
@@ -114,14 +121,11 @@ class Box:
     # The service.
 
     def install(self) -> None:
-        """As the unit says; only addresses, and where Python and its packages are, differ."""
-        self.run("mkdir", "-p", "/opt/asr")
+        """As the unit says; only addresses, and where Python lies, differ."""
         self.run("tar", "-x", "-C", "/opt/asr", "--no-same-owner", stdin=_archive())
-        self.run("ln", "-s", sys.prefix, "/opt/asr/.venv")
         # The Python of a developer may lie in a home that other users cannot enter.
-        for prefix in (sys.prefix, sys.base_prefix):
-            folders = [str(f) for f in (Path(prefix), *Path(prefix).parents)]
-            self.run("chmod", "o+rx", *folders)
+        python = Path(sys.base_prefix)
+        self.run("chmod", "o+rx", _VENV, *[str(folder) for folder in (python, *python.parents)])
         self.run("install", "-D", "/opt/asr/systemd/asr.sysusers.conf", "/etc/sysusers.d/asr.conf")
         self.run("systemd-sysusers")
         for unit in ("asr.service", "asr.socket", "asr-ops.socket"):
