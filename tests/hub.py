@@ -12,7 +12,6 @@ import json
 import re
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from waiting import PATIENCE, wait_for
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LARGE_BYTES = 4096
@@ -313,7 +314,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.hub.sleep(fault.trickle)
         self.wfile.flush()
         if fault.hold is not None:
-            fault.hold.wait(60)
+            fault.hold.wait(3 * PATIENCE)
 
 
 @contextmanager
@@ -389,8 +390,5 @@ def size_of(path: Path) -> int:
         return 0
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
+def wait_until(condition: Callable[[], object]) -> None:
+    wait_for("what the hub or its client does", condition)

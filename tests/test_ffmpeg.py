@@ -6,8 +6,7 @@ import gc
 import io
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,17 +15,10 @@ import numpy as np
 import psutil
 import pytest
 from formats import SECONDS, clip, make
+from waiting import PATIENCE, wait_for
 
 from asrsvc.errors import AsrError, BadAudio
 from asrsvc.speech.ffmpeg import Helper, HelperPool
-
-
-def wait_for(what: str, condition: Callable[[], object], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {seconds} s")
-        time.sleep(0.01)
 
 
 @contextmanager
@@ -225,7 +217,7 @@ def test_a_helper_ignores_what_its_process_group_is_sent(
 def test_a_helper_leaves_when_its_socket_closes() -> None:
     helper = Helper(2**30)
     helper._socket.close()
-    assert helper._process.wait(30) == 0
+    assert helper._process.wait(PATIENCE) == 0
 
 
 def test_a_helper_at_work_leaves_when_its_socket_closes() -> None:
@@ -234,7 +226,7 @@ def test_a_helper_at_work_leaves_when_its_socket_closes() -> None:
         helper.request(descriptor, 384_000, 16, 100)
         helper.receive(60)
         helper._socket.close()
-        assert helper._process.wait(30) == 0
+        assert helper._process.wait(PATIENCE) == 0
 
 
 def test_a_hundred_bad_files_leave_no_descriptor(pool: HelperPool, tmp_path: Path) -> None:

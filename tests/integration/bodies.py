@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from waiting import PATIENCE
+
 BOUNDARY = "------------------------d74496d66958873e"
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
 
@@ -90,7 +92,7 @@ class Reply:
 
 
 @contextmanager
-def connection(port: int, seconds: float = 60) -> Iterator[socket.socket]:
+def connection(port: int, seconds: float = 2 * PATIENCE) -> Iterator[socket.socket]:
     with socket.create_connection(("127.0.0.1", port), timeout=seconds) as made:
         yield made
 
@@ -110,10 +112,12 @@ def exchange(port: int, sent: bytes) -> Reply:
         return read_reply(made)
 
 
-def fill(held: ExitStack, port: int, count: int, *, length: int = 1000, seconds: float = 30) -> list[str]:
+def fill(
+    held: ExitStack, port: int, count: int, *, length: int = 1000, seconds: float = PATIENCE
+) -> list[str]:
     """Open connections that send no body until so many are held and none of them is refused.
 
-    A worker takes one after the other, as each has kept it waiting for a moment.
+    The one worker takes one after the other, as each has kept it waiting for a moment.
 
     Returns:
         the ids of their requests.
@@ -128,8 +132,13 @@ def fill(held: ExitStack, port: int, count: int, *, length: int = 1000, seconds:
         made = held.enter_context(connection(port))
         request_id = f"held-{attempt}-{time.monotonic_ns()}"
         made.sendall(head(length=length, X_Request_Id=request_id))
-        if select.select([made], [], [], 0.2)[0]:
-            made.close()  # refused: the queue is full for the moment
+        refused = select.select([made], [], [], 0.2)[0]
+        if not refused:
+            # Who is refused has its answer before one that comes later has one.
+            exchange(port, request(b"", method="GET", path="/health"))
+            refused = select.select([made], [], [], 0)[0]
+        if refused:
+            made.close()  # the queue is full for the moment
         else:
             ids.append(request_id)
     raise AssertionError("unreachable")

@@ -32,7 +32,7 @@ class Crowd:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        wait_for("the crowd", lambda: self.open >= sum(self._sizes) * 0.99, 60)
+        wait_for("the crowd", lambda: self.open >= sum(self._sizes) * 0.99)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -8,7 +8,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-_WAIT_SECONDS = 30
+from waiting import PATIENCE
+
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close at once, with RST
 
 
@@ -37,8 +38,8 @@ class Proxy:
         self._listener.close()
 
     def _serve(self, client: socket.socket) -> None:
-        with client, socket.create_connection(self._to, _WAIT_SECONDS) as server:
-            client.settimeout(_WAIT_SECONDS)
+        with client, socket.create_connection(self._to, PATIENCE) as server:
+            client.settimeout(PATIENCE)
             there = threading.Thread(target=self._up, args=(client, server), daemon=True)
             there.start()
             with suppress(OSError):
@@ -47,7 +48,7 @@ class Proxy:
                 client.shutdown(socket.SHUT_RD)  # wakes the thread: while it reads, the socket stays open
             with suppress(OSError):
                 server.shutdown(socket.SHUT_RDWR)
-            there.join(_WAIT_SECONDS)
+            there.join(PATIENCE)
 
     @staticmethod
     def _up(client: socket.socket, server: socket.socket) -> None:
@@ -75,4 +76,4 @@ def cutting(port: int) -> Iterator[Proxy]:
         yield proxy
     finally:
         proxy.close()
-        thread.join(10)
+        thread.join(PATIENCE)

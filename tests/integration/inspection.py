@@ -11,6 +11,7 @@ import psutil
 from bodies import FORM, upload
 from formats import CLIP, TEXT
 from service import Service, wait_for
+from waiting import PATIENCE
 
 GOOD = CLIP.read_bytes()
 
@@ -22,7 +23,7 @@ class Inspection:
         self.service = service
         self.pids = service.worker_pids()
         self._log_at = service.log_path.stat().st_size
-        self.client = httpx.Client(base_url=service.url, timeout=60, trust_env=False, verify=False)
+        self.client = httpx.Client(base_url=service.url, timeout=2 * PATIENCE, trust_env=False, verify=False)
 
     def ask(self, body: bytes, **headers: str) -> httpx.Response:
         return self.client.post("/api/transcribe", content=body, headers={"Content-Type": FORM, **headers})
@@ -35,7 +36,7 @@ class Inspection:
         assert self.service.worker_pids() == self.pids
         assert all(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in self.pids)
         assert not list(self.service.spool.iterdir())
-        wait_for("no upload is open in a worker", lambda: not self.open_uploads(), 30)
+        wait_for("no upload is open in a worker", lambda: not self.open_uploads())
         self.check_log()
 
     def open_uploads(self) -> list[str]:

@@ -101,5 +101,5 @@ def ends(service: Service) -> Counter[str]:
 
 def each_has_ended_once(service: Service, jobs: Iterable[str]) -> None:
     """Whether each of these jobs has ended once, and no other; a worker says so a moment after it is true."""
-    wait_for("the workers' word for it", lambda: ends(service).keys() >= set(jobs), 20)
+    wait_for("the workers' word for it", lambda: ends(service).keys() >= set(jobs))
     assert ends(service) == dict.fromkeys(jobs, 1)

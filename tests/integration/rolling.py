@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from load import Clip, Load, Report, clips, head
-from service import PROJECT, Service, wait_for
+from service import PROJECT, Service, is_read, wait_for
+from waiting import PATIENCE
 
 from asrsvc.errors import StatusError
 from asrsvc.release.store import Store, Version
@@ -44,7 +45,9 @@ class Operated(Service):
             # What is looked for are lost requests, not how many a busy machine can take.
             "ASR_QUEUE_LIMIT": "1000",
             "ASR_SOAK_MAX_SLOWDOWN": "20",
-            "ASR_BODY_IDLE_TIMEOUT": "120",
+            # Longer than any wait of a test: what waits for half a request is seen to wait.
+            "ASR_BODY_IDLE_TIMEOUT": "600",
+            "ASR_BODY_TIMEOUT": "600",
         }
         super().__init__(folder, **{**usual, **settings})
         self.store = Store(folder / "store")
@@ -73,13 +76,13 @@ class Operated(Service):
     def add(self, folder: Path) -> Version:
         return self.store.add_folder(folder, folder.name)
 
-    def wait_status(self, what: str, condition: Callable[[Status], T | None], seconds: float = 60) -> T:
+    def wait_status(self, what: str, condition: Callable[[Status], T | None], seconds: float = PATIENCE) -> T:
         try:
             return wait_for(what, lambda: condition(self.status), seconds)
         except TimeoutError as error:
             raise TimeoutError(f"{error}\n{self.status}") from None
 
-    def wait_whole(self, version: Version | None = None, seconds: float = 60) -> Status:
+    def wait_whole(self, version: Version | None = None, seconds: float = PATIENCE) -> Status:
         """Wait until this process's workers all serve, of this version, and no roll is under way."""
 
         def whole(now: Status) -> Status | None:
@@ -104,7 +107,7 @@ class Operated(Service):
         self.hang_up()
         return last
 
-    def end_of_roll(self, after: int, seconds: float = 90) -> Roll:
+    def end_of_roll(self, after: int, seconds: float = 2 * PATIENCE) -> Roll:
         """Wait for the end of the first roll after this one."""
 
         def ended(now: Status) -> Roll | None:
@@ -130,7 +133,7 @@ class Operated(Service):
                 return None
             return next((w for w in now.workers if (w.version, w.state) == (version.id, state)), None)
 
-        return self.wait_status(f"a {state} worker of {version.id} at step {step}", found, 30)
+        return self.wait_status(f"a {state} worker of {version.id} at step {step}", found)
 
     def wait_refused(self, before: status.Refused | None) -> str:
         """Wait for a SIGHUP to be refused; why it was."""
@@ -138,7 +141,7 @@ class Operated(Service):
         def refused(now: Status) -> str | None:
             return now.refused.error if now.refused and now.refused != before else None
 
-        return self.wait_status("the refusal of SIGHUP", refused, 20)
+        return self.wait_status("the refusal of SIGHUP", refused)
 
     def tool(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Begin a command of bin/swap-model."""
@@ -158,8 +161,8 @@ class Operated(Service):
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
         assert self.process is not None
-        self.process.wait(10)
-        wait_for("the end of all workers", lambda: not any(p.is_running() for p in everybody), 20)
+        self.process.wait(PATIENCE)
+        wait_for("the end of all workers", lambda: not any(p.is_running() for p in everybody))
 
 
 @contextmanager
@@ -176,7 +179,7 @@ def operated(folder: Path, **settings: str) -> Iterator[Operated]:
         raise
     finally:
         if service.process is not None:
-            service.stop(60)
+            service.stop()
 
 
 @dataclass
@@ -253,7 +256,7 @@ class Traffic:
         """Requests that have an answer."""
         return sum(record.version != "" for record in list(self.report.records))
 
-    def wait_answered(self, more: int, seconds: float = 60) -> None:
+    def wait_answered(self, more: int, seconds: float = PATIENCE) -> None:
         """Wait for so many more answers."""
         goal = self.answered + more
         wait_for(f"{more} more answers", lambda: self.answered >= goal, seconds)
@@ -304,32 +307,29 @@ class Half:
 
     def __init__(self, service: Operated) -> None:
         self.clip: Clip = known_clips(service)[0]
-        self._connection = socket.create_connection(("127.0.0.1", service.port), timeout=60)
+        self.connection = socket.create_connection(("127.0.0.1", service.port), timeout=2 * PATIENCE)
         middle = len(self.clip.body) // 2
         self._rest = self.clip.body[middle:]
-        self._connection.sendall(head(self.clip.body, keep_alive=False) + self.clip.body[:middle])
+        self.connection.sendall(head(self.clip.body, keep_alive=False) + self.clip.body[:middle])
 
     def finish(self) -> bytes:
         """Send the rest; the whole answer."""
-        self._connection.sendall(self._rest)
-        with self._connection, self._connection.makefile("rb") as reader:
+        self.connection.sendall(self._rest)
+        with self.connection, self.connection.makefile("rb") as reader:
             return reader.read()
 
     def close(self) -> None:
-        self._connection.close()
+        self.connection.close()
 
 
-def in_hand(service: Operated, connection: Half) -> bool:
+def in_hand(service: Operated, half: Half) -> bool:
     """Whether a worker has taken the connection out of the queue (it reads the body as it comes)."""
-    address = connection._connection.getsockname()
-    return any(
-        c.raddr == address for worker in service.workers() for c in worker.net_connections() if c.raddr
-    )
+    return is_read(service.port, half.connection)
 
 
 def begin_half(service: Operated) -> Half:
     half = Half(service)
-    wait_for("a worker that has it", lambda: in_hand(service, half), 20)
+    wait_for("a worker that has it", lambda: in_hand(service, half))
     return half
 
 
@@ -391,8 +391,8 @@ def nginx(folder: Path, port: int, upstream: int) -> Iterator[int]:
         [program, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(configuration)]
     )
     try:
-        wait_for("nginx", (folder / "nginx.pid").exists, 20)
+        wait_for("nginx", (folder / "nginx.pid").exists)
         yield port
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE)

@@ -9,19 +9,19 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import psutil
+from waiting import PATIENCE, wait_for
+
+__all__ = ["CLIPS", "PROJECT", "Service", "free_port", "is_read", "manifest", "running", "wait_for"]
 
 PROJECT = Path(__file__).resolve().parents[2]
 CLIPS = PROJECT / "tests" / "data" / "clips"
-
-T = TypeVar("T")
 
 
 def manifest(*, speech_only: bool = False) -> list[dict[str, Any]]:
@@ -30,29 +30,44 @@ def manifest(*, speech_only: bool = False) -> list[dict[str, Any]]:
     return [clip for clip in clips if clip["language"] != "nospeech" or not speech_only]
 
 
-def wait_for(what: str, condition: Callable[[], T | None], seconds: float = 60) -> T:
-    """Poll until the condition gives something true.
-
-    Raises:
-        TimeoutError: it did not in time; says what was waited for.
-    """
-    deadline = time.monotonic() + seconds
-    while True:
-        found = condition()
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {seconds} s")
-        time.sleep(0.02)
+_claims: list[int] = []
 
 
 def free_port() -> int:
-    """One that nobody listens on, and that the kernel gives no connection by itself."""
+    """One that nobody listens on, that the kernel gives no connection by itself, and that is given once."""
     for port in random.sample(range(20_000, 32_000), 100):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+        # Another process that looks for a port before this one is listened on finds the name taken.
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0asrsvc-tests-port-{port}")
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim.detach())  # until this process ends
+        return port
     raise OSError("no port is free")
+
+
+_ESTABLISHED = "01"
+
+
+def is_read(port: int, client: socket.socket) -> bool:
+    """Whether all that a client has sent to a port of this machine was read there (proc(5), net/tcp).
+
+    Before its turn, a request is looked at but not read.
+    """
+    here, there = f"{client.getsockname()[1]:04X}", f"{port:04X}"
+    queues: dict[str, list[str]] = {}
+    for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
+        _, local, remote, state, both, *_ = line.split()
+        if {local[-4:], remote[-4:]} == {here, there} and state == _ESTABLISHED:
+            queues[local[-4:]] = both.split(":")
+    if queues.keys() != {here, there}:
+        return False
+    (on_its_way, _), (_, unread) = queues[here], queues[there]
+    return int(on_its_way, 16) == int(unread, 16) == 0
 
 
 class Service:
@@ -81,7 +96,7 @@ class Service:
         }
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *, seconds: float = 60, command: list[str] | None = None) -> Service:
+    def start(self, *, seconds: float = PATIENCE, command: list[str] | None = None) -> Service:
         """Start it and wait until its workers are ready.
 
         Args:
@@ -105,7 +120,7 @@ class Service:
         wait_for("worker ready", ready, seconds)
         return self
 
-    def stop(self, seconds: float = 30) -> int:
+    def stop(self, seconds: float = PATIENCE) -> int:
         """SIGTERM; the exit code."""
         assert self.process is not None
         if self.process.poll() is None:
@@ -116,7 +131,7 @@ class Service:
                 for child in psutil.Process(self.process.pid).children(recursive=True):
                     child.kill()
                 self.process.kill()
-                self.process.wait(10)
+                self.process.wait(PATIENCE)
                 raise
         return self.process.returncode
 
@@ -138,7 +153,7 @@ class Service:
         return {worker.pid for worker in self.workers()}
 
     def client(self, **options: Any) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=60, trust_env=False, **options)
+        return httpx.Client(base_url=self.url, timeout=2 * PATIENCE, trust_env=False, **options)
 
     def transcribe(self, name: str, content: bytes, **fields: str) -> httpx.Response:
         with self.client() as client:

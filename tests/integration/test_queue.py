@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import soundfile
 from bodies import Reply, connection, head, read_reply, request, upload
 from crowd import Crowd, many_descriptors
 from inspection import check_error
 from load import Load, Report, clips
-from service import CLIPS, Service, free_port, running, wait_for
+from service import CLIPS, Service, free_port, is_read, running, wait_for
 
 from asrsvc.serving import status
 
@@ -89,7 +88,7 @@ def test_a_crowd_that_sends_nothing_delays_neither_requests_nor_a_roll(
             watcher = threading.Thread(target=watch_drains, args=(service, drained, done))
             watcher.start()
             assert roll(service).result == "succeeded"
-            wait_for("the old workers have left", lambda: nobody_drains(service), 30)
+            wait_for("the old workers have left", lambda: nobody_drains(service))
             done.set()
             watcher.join()
         record_testsuite_property("p99_ms_alone", round(alone.quantile(0.99) * 1000))
@@ -186,7 +185,7 @@ class Saturation:
                 for sender in refused:  # what waited before this has not left yet
                     sender.leave()
                     self.senders.remove(sender)
-            wait_for("all senders are begun or wait", lambda: len(self.waiting()) == limit, 30)
+            wait_for("all senders are begun or wait", lambda: len(self.waiting()) == limit)
             self.begun = [sender for sender in self.senders if sender.sent and sender.reply is None]
             assert len(self.begun) >= workers, "one of them is done already"
         except BaseException:
@@ -311,7 +310,7 @@ def nginx(folder: Path, upstream: int, buffering: str) -> Iterator[int]:
     command = [program, "-e", str(folder / "error.log"), "-c", str(configuration), "-p", str(folder)]
     with subprocess.Popen(command) as process:
         try:
-            wait_for("nginx listens", lambda: listens(port), 20)
+            wait_for("nginx listens", lambda: listens(port))
             yield port
         finally:
             process.terminate()
@@ -325,14 +324,15 @@ def listens(port: int) -> bool:
 def test_one_that_leaves_the_queue_is_dropped_and_one_that_waited_too_long_is_told(
     tmp_path: Path, hours: bytes
 ) -> None:
-    settings = {"ASR_QUEUE_LIMIT": "2", "ASR_QUEUE_TIMEOUT": "8", "ASR_THREADS": "1"}
+    # Longer than it takes to fill the queue, shorter than the hours take.
+    settings = {"ASR_QUEUE_LIMIT": "2", "ASR_QUEUE_TIMEOUT": "20", "ASR_THREADS": "1"}
     with ExitStack() as stack:
         service = stack.enter_context(running(tmp_path, ASR_WORKERS="2", **settings))
         saturated = Saturation(service, hours)
         stack.callback(saturated.end)
         leaves, stays = saturated.waiting()
         leaves.leave()
-        reply = wait_for("the answer of one that waited", lambda: stays.reply, 30)
+        reply = wait_for("the answer of one that waited", lambda: stays.reply)
         assert not any(sender.reply for sender in saturated.begun), "these are still at work"
         wait_for("the word about who left", lambda: "a client left the queue" in service.log())
     assert reply.status == 503
@@ -342,7 +342,7 @@ def test_one_that_leaves_the_queue_is_dropped_and_one_that_waited_too_long_is_to
 
 # Requests that do not end.
 
-PATIENT = {"ASR_BODY_IDLE_TIMEOUT": "120"}
+PATIENT = {"ASR_BODY_IDLE_TIMEOUT": "600", "ASR_BODY_TIMEOUT": "600"}
 """however long a roll takes, half an upload is waited for"""
 
 
@@ -355,51 +355,45 @@ def stuck(port: int, body: bytes) -> Iterator[socket.socket]:
         yield made
 
 
-def in_its_body(service: Service) -> int:
-    """Wait for the worker that has begun a request with half a body; its process."""
+def in_its_body(service: Service, made: socket.socket) -> int:
+    """Wait for the one worker that has begun a request with half a body; its process."""
 
     def holder() -> int | None:
-        for worker in service.workers():
-            ports = {c.laddr.port for c in worker.net_connections() if c.status == psutil.CONN_ESTABLISHED}
-            if service.port in ports:
-                return int(worker.pid)
-        return None
+        ours = made.getsockname()
+        found = [w.pid for w in service.workers() if any(c.raddr == ours for c in w.net_connections())]
+        return int(found[0]) if len(found) == 1 else None
 
-    def settled() -> int | None:
-        first = holder()  # it may be the one that has accepted it, and that puts it into the queue
-        time.sleep(0.1)
-        return first if first == holder() else None
-
-    return wait_for("a worker with the upload", settled, 10)
+    # Before it is read, it may be with the worker that has accepted it, and that puts it into the queue.
+    return wait_for("a worker that reads the upload", lambda: is_read(service.port, made) and holder())
 
 
 def test_a_stuck_upload_holds_up_no_roll_and_is_finished_after_it(tmp_path: Path) -> None:
-    settings = {"ASR_SOAK_SECONDS": "1", "ASR_THREADS": "1", "ASR_DRAIN_TIMEOUT": "60", **PATIENT}
+    settings = {"ASR_SOAK_SECONDS": "1", "ASR_THREADS": "1", "ASR_DRAIN_TIMEOUT": "600", **PATIENT}
     body = upload(GOOD)
     with running(tmp_path, ASR_WORKERS="2", **settings) as service, stuck(service.port, body) as made:
         old = service.worker_pids()
-        holder = in_its_body(service)
+        holder = in_its_body(service, made)
         with load(service, 5) as report:
             assert roll(service, 30).result == "succeeded"
-            wait_for("the other old worker has left", lambda: service.worker_pids() & old == {holder}, 15)
+            wait_for("the other old worker has left", lambda: service.worker_pids() & old == {holder})
             made.sendall(body[len(body) // 2 :])
             reply = read_reply(made)
         assert (reply.status, reply.json()["text"]) == (200, TEXT)
-        wait_for("it leaves too", lambda: not service.worker_pids() & old, 15)
+        wait_for("it leaves too", lambda: not service.worker_pids() & old)
         assert not report.failures(), report.summary()
         counters = state_of(service).counters
         assert (counters.restarts, counters.killed_draining, counters.lost_requests) == (0, 0, 0)
 
 
 def test_a_request_longer_than_the_drain_is_cut_and_nothing_else_is(tmp_path: Path) -> None:
-    settings = {"ASR_SOAK_SECONDS": "1", "ASR_THREADS": "1", "ASR_DRAIN_TIMEOUT": "3", **PATIENT}
+    settings = {"ASR_SOAK_SECONDS": "1", "ASR_THREADS": "1", "ASR_DRAIN_TIMEOUT": "8", **PATIENT}
     body = upload(GOOD)
     with running(tmp_path, ASR_WORKERS="2", **settings) as service, stuck(service.port, body) as made:
         old = service.worker_pids()
-        in_its_body(service)
+        in_its_body(service, made)
         with load(service, 5) as report:
             assert roll(service, 30).result == "succeeded"
-            wait_for("the old workers are gone", lambda: not service.worker_pids() & old, 15)
+            wait_for("the old workers are gone", lambda: not service.worker_pids() & old)
             try:
                 assert made.recv(100) == b""
             except ConnectionResetError:
@@ -412,19 +406,21 @@ def test_a_request_longer_than_the_drain_is_cut_and_nothing_else_is(tmp_path: Pa
 
         counters = wait_for("the count", counted)
         assert (counters.killed_draining, counters.lost_requests, counters.restarts) == (1, 1, 0)
-        assert any(line.get("lost_requests") == 1 for line in service.log_lines())
+        wait_for(
+            "the line about it", lambda: any(line.get("lost_requests") == 1 for line in service.log_lines())
+        )
 
 
 def test_an_upload_that_never_ends_gets_408_and_the_roll_goes_on(tmp_path: Path) -> None:
-    settings = {"ASR_SOAK_SECONDS": "1", "ASR_THREADS": "1", "ASR_BODY_TIMEOUT": "6", **PATIENT}
+    settings = {"ASR_SOAK_SECONDS": "1", "ASR_THREADS": "1", **PATIENT, "ASR_BODY_TIMEOUT": "10"}
     body = upload(bytes(1000))
     with running(tmp_path, ASR_WORKERS="2", **settings) as service, stuck(service.port, body) as made:
         old = service.worker_pids()
-        in_its_body(service)
+        in_its_body(service, made)
         assert roll(service, 30).result == "succeeded"
         reply = read_reply(made)
         assert reply.status == 408
         check_error(reply.json(), "body_timeout")
-        wait_for("the old workers are gone", lambda: not service.worker_pids() & old, 15)
+        wait_for("the old workers are gone", lambda: not service.worker_pids() & old)
         counters = state_of(service).counters
         assert (counters.restarts, counters.killed_draining, counters.lost_requests) == (0, 0, 0)

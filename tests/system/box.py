@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from service import PROJECT, free_port, wait_for
+from waiting import PATIENCE
 
 _SDBOX = PROJECT / "tests" / "tools" / "sdbox.sh"
 _CODE = ("asrsvc", "bin", "systemd", "gunicorn.conf.py", "tests/data/sensevoice-nano-prev")
@@ -87,7 +88,7 @@ class Box:
             raise RuntimeError(f"{done.stderr}\n{(self.folder / 'boot.log').read_text()}")
 
     def end(self) -> None:
-        subprocess.run([str(_SDBOX), "stop", str(self.folder)], timeout=30, check=True)
+        subprocess.run([str(_SDBOX), "stop", str(self.folder)], timeout=PATIENCE, check=True)
 
     def start_command(self, *command: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -97,15 +98,13 @@ class Box:
             stderr=subprocess.DEVNULL,
         )
 
-    def run(
-        self, *command: str, stdin: bytes = b"", check: bool = True, seconds: float = 60
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, stdin: bytes = b"", check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command inside, as root."""
         raw = subprocess.run(
             [str(_SDBOX), "run", str(self.folder), *command],
             input=stdin,
             capture_output=True,
-            timeout=seconds,
+            timeout=2 * PATIENCE,
             check=False,
         )
         done = subprocess.CompletedProcess(
@@ -181,14 +180,13 @@ class Box:
         found: dict[str, Any] = json.loads(self.run("cat", "/run/asr/status.json").stdout)
         return found
 
-    def wait_until_serving(self, seconds: float = 30) -> None:
+    def wait_until_serving(self) -> None:
         wait_for(
             "both workers are ready",
             lambda: (
                 self.property("ActiveState") == "active"
                 and [worker["state"] for worker in self.status()["workers"]] == ["ready", "ready"]
             ),
-            seconds,
         )
 
     def journal(self) -> str:

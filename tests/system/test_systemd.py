@@ -10,18 +10,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import httpx
 import pytest
 from box import Box, why_not
 from load import Load, Report, clips, head
-from service import wait_for
+from service import is_read, wait_for
+from waiting import PATIENCE
 
 _REASON = why_not()
 pytestmark = pytest.mark.skipif(_REASON is not None, reason=str(_REASON))
 
-_ESTABLISHED = "01"
 _RATE = 10.0  # for each second; a request takes about 10 ms of one core
 
 
@@ -47,7 +46,7 @@ class World:
             wait_for("requests afterwards", lambda: len(load.report.records) > before + 20)
         finally:
             load.stop()
-            thread.join(90)
+            thread.join()
         _note(load.report.summary())
         assert not load.report.failures(), load.report.summary()
 
@@ -83,7 +82,7 @@ def running(world: World) -> World:
 
 def _begin_request(port: int, body: bytes) -> socket.socket:
     """A request of which the last bytes have not been sent."""
-    connection = socket.create_connection(("127.0.0.1", port), timeout=60)
+    connection = socket.create_connection(("127.0.0.1", port), timeout=2 * PATIENCE)
     connection.sendall(head(body, keep_alive=False) + body[:-10])
     return connection
 
@@ -98,17 +97,8 @@ def _end_request(connection: socket.socket, body: bytes) -> bytes:
 
 
 def _wait_until_in_hand(box: Box, begun: socket.socket) -> None:
-    """Until a worker has read what was sent: before its turn, a request is looked at but not read."""
-    ours = begun.getsockname()[1]
-
-    def is_read() -> bool:
-        for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
-            _, local, remote, state, queues, *_ = line.split()
-            if (local[-4:], remote[-4:], state) == (f"{box.port:04X}", f"{ours:04X}", _ESTABLISHED):
-                return queues.endswith(":00000000")
-        return False
-
-    wait_for("a worker reads the request", is_read)
+    """Until a worker has read what was sent."""
+    wait_for("a worker reads the request", lambda: is_read(box.port, begun))
 
 
 def _note(text: str) -> None:
@@ -144,7 +134,7 @@ def test_reload_returns_when_done_and_loses_nothing(running: World) -> None:
         for version in (running.second, running.first):
             box.wish(version)
             began = time.monotonic()
-            done = box.run("systemctl", "reload", "asr", seconds=90)
+            done = box.run("systemctl", "reload", "asr")
             assert done.returncode == 0
             assert box.status()["version"] == version
             ended = time.monotonic()
@@ -165,7 +155,7 @@ def test_reload_to_a_bad_model_fails_and_the_unit_stays_active(running: World) -
     bad = box.add_version("/root/truncated", "truncated")
     with running.load():
         box.wish(bad)
-        done = box.run("systemctl", "reload", "asr", check=False, seconds=90)
+        done = box.run("systemctl", "reload", "asr", check=False)
         assert done.returncode != 0
     shown = box.run("systemctl", "status", "asr", check=False)
     assert shown.returncode == 0, shown.stdout
@@ -217,7 +207,9 @@ def test_nginx_passes_a_plain_request_id_on_and_replaces_others(running: World) 
 
 def test_nginx_refuses_what_is_over_the_limit_by_its_header(running: World) -> None:
     for size, status in ((512 * 1024 * 1024 + 1, b"413"), (512 * 1024 * 1024, b"")):
-        with socket.create_connection(("127.0.0.1", running.box.proxy_port), timeout=60) as connection:
+        with socket.create_connection(
+            ("127.0.0.1", running.box.proxy_port), timeout=2 * PATIENCE
+        ) as connection:
             header = f"POST /api/transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n"
             connection.sendall(header.encode())
             connection.shutdown(socket.SHUT_WR)
@@ -260,7 +252,7 @@ def test_a_master_that_hangs_is_replaced_and_what_was_begun_is_finished(running:
     box.run("kill", "-STOP", before)
     wait_for("the watchdog has seen it", lambda: box.property("ActiveState") != "active")
     assert _end_request(begun, body).startswith(b"HTTP/1.1 200 ")
-    box.wait_until_serving(60)
+    box.wait_until_serving()
     assert box.property("MainPID") != before
     _note(f"hung, serving again: {time.monotonic() - began:.1f} s")
 
@@ -274,7 +266,7 @@ def test_stop_lets_a_running_request_end(running: World) -> None:
     stopping = box.start_command("systemctl", "stop", "asr")
     wait_for("the unit is stopping", lambda: box.property("ActiveState") == "deactivating")
     assert _end_request(begun, body).startswith(b"HTTP/1.1 200 ")
-    assert stopping.wait(30) == 0
+    assert stopping.wait(PATIENCE) == 0
     assert box.property("Result") == "success"
     assert box.property("ActiveState") == "inactive"
 
@@ -290,7 +282,7 @@ def test_stop_without_socket_units_answers_all_that_waits(running: World) -> Non
     body = clips({running.first: "withitn"})[0].body
     waiting = []
     for _ in range(30):
-        connection = socket.create_connection(("127.0.0.1", box.port), timeout=60)
+        connection = socket.create_connection(("127.0.0.1", box.port), timeout=2 * PATIENCE)
         connection.sendall(head(body, keep_alive=False) + body)
         waiting.append(connection)
     box.run("systemctl", "stop", "asr")
