@@ -2,7 +2,9 @@
 
     python stand_in_master.py RUNTIME_DIR STORE BEHAVIOUR [SETTLED]
 
-A roll takes as many turns of the loop as it has steps; the behaviour says how it ends.
+A roll takes as many turns of the loop as it has steps; the behaviour says how it ends. With
+STAND_IN_STEP_BY_STEP, each step waits for a file `go` beside the status, which it takes away.
+SIGUSR1 is answered, after all signals before it, by a file `heard` there.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from asrsvc.release.store import Store
 from asrsvc.serving import status as status_file
 from asrsvc.serving.status import Refused, Result, Roll, Status, VersionNumbers, WorkerStatus
 
-TURN_SECONDS = float(os.environ.get("STAND_IN_TURN_SECONDS", "0.15"))
+TURN_SECONDS = 0.15
+STEP_BY_STEP = bool(os.environ.get("STAND_IN_STEP_BY_STEP"))
 STEPS = ("first", "soak", "replace")
 
 
@@ -37,7 +40,7 @@ class Master:
 
     def run(self) -> None:
         signals: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for number in (signal.SIGHUP, signal.SIGTERM):
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM):
             signal.signal(number, lambda n, _: signals.put(n))
         self.say()
         while True:
@@ -48,6 +51,9 @@ class Master:
                 continue
             if number == signal.SIGTERM:
                 return
+            if number == signal.SIGUSR1:
+                self.path.with_name("heard").touch()
+                continue
             self.hang_up()
 
     def say(self, **changes: object) -> None:
@@ -92,8 +98,11 @@ class Master:
             return
         if self.behaviour == "never ends":
             return
-        if self.behaviour == "waits" and not self.path.with_name("go").exists():
+        go = self.path.with_name("go")
+        if (self.behaviour == "waits" or STEP_BY_STEP) and not go.exists():
             return
+        if STEP_BY_STEP:
+            go.unlink()
         if self.behaviour == "fails" and roll.step == "soak":
             self.say(roll=replace(roll, step="undo"))
         elif roll.step == "undo":

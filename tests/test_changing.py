@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from stores import add, point, served
 from test_swap_model import Place, failed, wait_for
+from waiting import PATIENCE
 
 from asrsvc import errors
 from asrsvc.release.cli import main as cli
@@ -223,12 +224,12 @@ def test_a_version_that_does_badly_is_taken_back(place: Place, behaviour: str, s
 def test_a_version_that_others_replace_meanwhile_is_no_longer_watched(place: Place) -> None:
     place.master("succeeds")
     tried(place.store, place.b)
-    process = place.start("activate", place.b.id, "--watch", "60")
+    process = place.start("activate", place.b.id, "--watch", "600")
     assert process.stderr is not None
     assert any("watching it" in line for line in iter(process.stderr.readline, ""))
     point(place.store, "next", place.a)
     os.kill(place.masters[0].pid, signal.SIGHUP)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=2 * PATIENCE)
     done = subprocess.CompletedProcess([], process.returncode, out, err)
     failed(done, 13, f"{place.a.id} serves: somebody has taken {place.b.id} back", place.a.id, "status")
 
@@ -239,7 +240,7 @@ def test_abort_calls_off_an_activation_that_waits(place: Place) -> None:
     process = place.start("activate", place.b.id)
     wait_for(lambda: place.status().rolling)
     assert place.run("abort").returncode == 0
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=2 * PATIENCE)
     done = subprocess.CompletedProcess([], process.returncode, out, err)
     failed(done, 13, "was called off", place.a.id, "status")
     assert [entry.command for entry in Journal(place.store.root).entries()] == ["activate", "abort"]
@@ -252,7 +253,7 @@ def test_abort_has_a_version_taken_back_that_is_watched(place: Place) -> None:
     assert aborted.returncode == 0, aborted.stderr
     result = json.loads(aborted.stdout)
     assert (result["version"], result["roll"]["to"]) == (place.a.id, place.a.id)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=2 * PATIENCE)
     done = subprocess.CompletedProcess([], process.returncode, out, err)
     failed(done, 43, f"{place.b.id} served and was called off; {place.a.id} serves again", place.a.id, "")
     assert pointers(place.store)["current"] == place.a.id
@@ -266,7 +267,7 @@ def start_and_watch(place: Place) -> subprocess.Popen[str]:
     """An activation that has begun to watch what it has switched to."""
     place.master("succeeds")
     tried(place.store, place.b)
-    process = place.start("activate", place.b.id, "--watch", "60")
+    process = place.start("activate", place.b.id, "--watch", "600")
     assert process.stderr is not None
     assert any("watching it" in line for line in iter(process.stderr.readline, ""))
     wait_for(lambda: os.path.lexists(place.store.pointers / "watched"))
@@ -276,7 +277,7 @@ def start_and_watch(place: Place) -> subprocess.Popen[str]:
 def test_nobody_is_asked_to_take_back_what_a_killed_command_watched(place: Place) -> None:
     process = start_and_watch(place)
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=2 * PATIENCE)
     assert place.run("abort").stdout == "no roll is under way\n"
     assert not os.path.lexists(place.store.pointers / "watched")
     assert place.status().version == place.b.id
@@ -358,9 +359,9 @@ def test_a_second_change_waits_and_says_for_whom(place: Place) -> None:
     assert f"waiting for process {first.pid} of " in told
     assert f"for: activate {place.b.id}" in told
     place.status_path.with_name("go").touch()
-    out, err = second.communicate(timeout=60)
+    out, err = second.communicate(timeout=2 * PATIENCE)
     assert second.returncode == 0, err
-    assert first.wait(60) == 0
+    assert first.wait(PATIENCE) == 0
     assert out.startswith(f"{place.a.id} serves")
     entries = Journal(place.store.root).entries()
     assert [(e.command, e.result) for e in entries] == [("activate", "succeeded"), ("rollback", "succeeded")]
@@ -372,7 +373,7 @@ def test_a_second_change_waits_and_says_for_whom(place: Place) -> None:
 def test_with_no_wait_a_second_change_ends_at_once(place: Place) -> None:
     place.master("succeeds")
     tried(place.store, place.b)
-    first = place.start("activate", place.b.id, "--watch", "60")
+    first = place.start("activate", place.b.id, "--watch", "600")
     wait_for((place.store.root / "journal.jsonl").exists)
     source = str(place.store.root.with_name("source of b"))
     others = (["rollback"], ["activate", place.a.id], ["prune", "--keep", "1"], ["deploy", "x"])
@@ -383,7 +384,7 @@ def test_with_no_wait_a_second_change_ends_at_once(place: Place) -> None:
         )
     assert len(Journal(place.store.root).entries()) == 1
     first.send_signal(signal.SIGINT)
-    first.communicate(timeout=20)
+    first.communicate(timeout=2 * PATIENCE)
     assert first.returncode == 130
     assert Journal(place.store.root).entries()[0].result == "interrupted"
 

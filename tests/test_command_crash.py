@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -97,15 +98,16 @@ class Scene:
         }
 
     @contextmanager
-    def master(self) -> Iterator[None]:
+    def master(self) -> Iterator[subprocess.Popen[bytes]]:
         """A process that rolls as a master does."""
         path = self.folder / "run" / "status.json"
-        path.unlink(missing_ok=True)
+        for name in (path.name, "heard"):
+            path.with_name(name).unlink(missing_ok=True)
         command = [sys.executable, STAND_IN, path.parent, self.folder / "store", "succeeds", self.a]
         with subprocess.Popen(command, env={**self.environ}) as process:
             try:
                 wait_for(lambda: path.exists() and status_file.read(path).master.pid == process.pid)
-                yield
+                yield process
             finally:
                 process.kill()
 
@@ -155,7 +157,7 @@ def spread(points: list[Point], most: int) -> list[Point]:
     return points[::-1][::stride][::-1]
 
 
-@pytest.mark.timeout(570)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_killed_at_any_write_leaves_a_store_that_serves(
     *,
@@ -194,7 +196,7 @@ def test_a_command_killed_at_any_write_leaves_a_store_that_serves(
     told(name, killed, len(found), record_property)
 
 
-@pytest.mark.timeout(570)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", ["activate", "rollback"])
 def test_with_a_service_too(
     name: str,
@@ -212,12 +214,13 @@ def test_with_a_service_too(
     killed = 0
     for point in points:
         store = scene.store()
-        with scene.master():
+        with scene.master() as master:
             if killed_at(point, command, scene.environ) == KILLED:
                 killed += 1
             else:  # how often it looks, and how many steps it sees to tell of, is not always the same
                 assert point.name in {"openat", "write"}, point
-            time.sleep(0.3)  # a signal that it has just sent has arrived
+            master.send_signal(signal.SIGUSR1)  # behind a signal that the command has just sent
+            wait_for((tmp_path / "run" / "heard").exists)
             wait_for(lambda: not status_file.read(tmp_path / "run" / "status.json").rolling)
             check(store)
             grow_old(store.root)

@@ -10,14 +10,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import waiting
 from stores import add, point, served
+from waiting import PATIENCE
 
 from asrsvc import errors
 from asrsvc.release.cli import main as cli
@@ -47,10 +48,10 @@ class Place:
     def status_path(self) -> Path:
         return self.runtime / "status.json"
 
-    def master(self, behaviour: str, turn_seconds: float = 0.15) -> subprocess.Popen[bytes]:
-        """Start one whose rolls take a step each so many seconds."""
+    def master(self, behaviour: str, *, step_by_step: bool = False) -> subprocess.Popen[bytes]:
+        """Start one; step by step, it takes each step of a roll when it is told to go."""
         command = [sys.executable, STAND_IN, self.runtime, self.store.root, behaviour, self.a.id]
-        more = {"PYTHONPATH": str(self.checkout), "STAND_IN_TURN_SECONDS": str(turn_seconds)}
+        more = {"PYTHONPATH": str(self.checkout), "STAND_IN_STEP_BY_STEP": "yes" if step_by_step else ""}
         process = subprocess.Popen(command, env={**self.environ, **more})
         self.masters.append(process)
         wait_for(lambda: self.status_path.exists() and self.status().master.pid == process.pid)
@@ -67,16 +68,26 @@ class Place:
 
     def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*arguments, **more)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=2 * PATIENCE)
         assert "Traceback" not in err, err
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
+    def run_step_by_step(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command; the master goes on when the command has told of the step before."""
+        with self.start(*arguments) as process:
+            assert process.stderr is not None
+            assert process.stdout is not None
+            said = []
+            for line in process.stderr:
+                said.append(line)
+                if "roll 1 (" in line:
+                    self.status_path.with_name("go").touch()
+            out = process.stdout.read()
+        return subprocess.CompletedProcess(arguments, process.returncode, out, "".join(said))
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+
+def wait_for(condition: Callable[[], object]) -> None:
+    waiting.wait_for("what the stand-in or a command does", condition)
 
 
 @pytest.fixture
@@ -98,9 +109,9 @@ def failed(done: subprocess.CompletedProcess[str], code: int, what: str, serving
 
 
 def test_a_reload_prints_each_step_once_and_ends_when_the_new_version_serves(place: Place) -> None:
-    place.master("succeeds", turn_seconds=1.5)  # long enough for each to be seen
+    place.master("succeeds", step_by_step=True)
     place.store.set_next(place.b)
-    done = place.run("reload")
+    done = place.run_step_by_step("reload")
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(rf"{place.b.id} serves \(\d+\.\d s\)\n", done.stdout)
     lines = [re.sub(r"^ +\d+\.\d s  ", "", line) for line in done.stderr.splitlines()]
@@ -128,9 +139,9 @@ def test_a_second_reload_does_not_take_the_first_for_its_own(place: Place) -> No
 
 
 def test_a_roll_that_fails_is_told_with_the_workers_own_words(place: Place) -> None:
-    place.master("fails", turn_seconds=1.5)
+    place.master("fails", step_by_step=True)
     place.store.set_next(place.b)
-    done = place.run("reload")
+    done = place.run_step_by_step("reload")
     failed(done, 12, r"roll 1 .* failed: worker 7 said: NaN", rf"{place.a.id} \(1 of 1", "swap-model status")
     assert "back to what served before" in done.stderr
     assert done.stdout == ""
@@ -270,7 +281,7 @@ def test_two_reloads_at_once_both_end(place: Place) -> None:
     place.store.set_next(place.b)
     runs = [place.start("reload") for _ in range(2)]
     for process in runs:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=2 * PATIENCE)
         assert process.returncode == 0, err
         assert out.startswith(f"{place.b.id} serves")
     wait_for(lambda: not place.status().rolling)
@@ -284,7 +295,7 @@ def test_a_reload_during_a_roll_waits_for_its_own(place: Place) -> None:
     assert process.stderr is not None
     assert f"roll 1 ({place.a.id} again) is under way and ends first" in process.stderr.readline()
     place.status_path.with_name("go").touch()
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=2 * PATIENCE)
     assert process.returncode == 0, err
     assert json.loads(out)["roll"]["id"] == 2
 
@@ -294,7 +305,7 @@ def test_an_interrupted_reload_says_that_the_roll_goes_on(place: Place) -> None:
     process = place.start("reload")
     wait_for(lambda: place.status().rolling)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=2 * PATIENCE)
     assert process.returncode == 130
     assert err.splitlines()[-1].startswith("interrupted; what was begun goes on")
     assert "Traceback" not in err
@@ -343,7 +354,7 @@ def test_who_waits_for_a_roll_that_is_called_off_is_told(place: Place) -> None:
     waiting = place.start("reload")
     wait_for(lambda: place.status().rolling)
     assert place.run("abort").returncode == 0
-    out, err = waiting.communicate(timeout=30)
+    out, err = waiting.communicate(timeout=2 * PATIENCE)
     done = subprocess.CompletedProcess([], waiting.returncode, out, err)
     failed(done, 13, "was called off", place.a.id, "status")
 
@@ -411,7 +422,7 @@ def test_a_reader_that_leaves_is_no_fault(place: Place) -> None:
     process.stdout.close()
     assert process.stderr is not None
     assert process.stderr.read() == ""
-    assert process.wait(20) == 0
+    assert process.wait(PATIENCE) == 0
     process.stderr.close()
 
 
