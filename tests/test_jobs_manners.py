@@ -7,7 +7,7 @@ import pytest
 from asrsvc.jobs import manners as module
 from asrsvc.jobs.manners import Manners
 
-DEADLINE = 20.0
+DEADLINE = 90.0
 
 
 def test_nobody_waits_while_no_request_is_in_hand() -> None:
@@ -19,7 +19,7 @@ def test_nobody_waits_while_no_request_is_in_hand() -> None:
 
 
 def test_a_job_waits_until_the_last_request_has_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_TURN_SECONDS", DEADLINE)
+    monkeypatch.setattr(module, "_TURN_SECONDS", 10 * DEADLINE)
     manners = Manners()
     manners.note_requests(2)
     job = threading.Thread(target=manners.give_way)
