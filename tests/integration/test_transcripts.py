@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
-from service import CLIPS, Service, manifest
+from service import CLIPS, Service, manifest, wait_for
 
 CASES = [
     (clip, itn, language)
@@ -31,8 +31,11 @@ def test_every_clip_gives_its_exact_text_fifty_at_a_time(service: Service) -> No
         if answer.status_code != 200 or answer.json()["text"] != clip["withitn" if itn else "woitn"]
     ]
     assert not wrong
-    logged = {line["pid"] for line in service.log_lines() if line["logger"] == "asrsvc.access"}
-    assert logged == service.worker_pids(), "both workers must have answered"
+
+    def logged() -> set[int]:
+        return {line["pid"] for line in service.log_lines() if line["logger"] == "asrsvc.access"}
+
+    wait_for("the lines of both workers", lambda: logged() == service.worker_pids())
 
 
 @pytest.mark.parametrize("clip", manifest(speech_only=True), ids=lambda c: c["file"])
@@ -98,8 +101,16 @@ def test_health_says_what_is_served(service: Service) -> None:
 
 def test_a_request_leaves_one_log_line(service: Service) -> None:
     answer = ask(service, manifest()[0], itn=True, language="auto")
-    lines = [line for line in service.log_lines() if line.get("request_id") == answer.headers["x-request-id"]]
-    (line,) = lines
+
+    def lines() -> list[dict[str, Any]]:
+        own = answer.headers["x-request-id"]
+        return [line for line in service.log_lines() if line.get("request_id") == own]
+
+    wait_for("the line, which comes after the answer", lines)
+    # Whatever else that worker would write of it stands before the line of a request that came later.
+    later = ask(service, manifest()[0], itn=True, language="auto").headers["x-request-id"]
+    wait_for("the line of another", lambda: f'"{later}"' in service.log())
+    (line,) = lines()
     assert line["status"] == 200
     assert line["audio_seconds"] == pytest.approx(2.83, abs=0.01)
     assert line["bytes"] == (CLIPS / manifest()[0]["file"]).stat().st_size
