@@ -33,7 +33,7 @@ Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 POST = b"POST /api/transcribe?a=b HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\nX-Thing: one\r\n\r\n"
 GET = b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n"
-DEADLINE = 20
+DEADLINE = 90.0
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])

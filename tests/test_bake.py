@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from broken_models import NANO, copy_of_nano, edit_network, set_weight
+from waiting import PATIENCE
 
 from asrsvc.errors import BakeFailed
 from asrsvc.release import prune as pruning
@@ -209,7 +210,7 @@ def test_numbers_that_are_not_finite_are_compared_too(tmp_path: Path) -> None:
 def _hold(root: Path, held: object, enough: object) -> None:
     with making._only_one(root, 0):
         held.set()  # type: ignore[attr-defined]
-        enough.wait(60)  # type: ignore[attr-defined]
+        enough.wait(3 * PATIENCE)  # type: ignore[attr-defined]
 
 
 def test_one_is_made_at_a_time_on_a_host(tmp_path: Path) -> None:
@@ -221,13 +222,13 @@ def test_one_is_made_at_a_time_on_a_host(tmp_path: Path) -> None:
     other = context.Process(target=_hold, args=(store.root, held, enough))
     other.start()
     try:
-        assert held.wait(60)
+        assert held.wait(PATIENCE)
         with pytest.raises(BakeFailed, match="another version is being baked") as caught:
             bake(store, version)
         assert caught.value.code == "bake_busy"
     finally:
         enough.set()
-        other.join(60)
+        other.join(PATIENCE)
     assert bake(store, version).state == "ready"
 
 

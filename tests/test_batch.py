@@ -25,7 +25,7 @@ from asrsvc.speech.line import Inference, Promise
 from asrsvc.speech.line import Line as Queue
 from asrsvc.speech.types import FloatArray
 
-DEADLINE = 20.0
+DEADLINE = 90.0
 """seconds that a test waits for anything"""
 LONG = 60.0
 """seconds that a span may wait where a test is not about waiting"""

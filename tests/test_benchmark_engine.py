@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import reference_funasr
+from waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,7 +31,9 @@ def test_it_prints_every_stage_with_its_ratio_and_writes_the_same_as_json(tmp_pa
         str(target),
     ]
 
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=3 * PATIENCE, check=False
+    )
 
     assert done.returncode == 0, done.stderr
     result = json.loads(target.read_bytes())

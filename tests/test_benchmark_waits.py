@@ -65,7 +65,7 @@ def test_the_benchmark_of_rollbacks_runs_and_says_what_it_measured(tmp_path: Pat
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_one_command_runs_the_benchmarks_of_throughput_memory_and_cores(tmp_path: Path) -> None:
     programs = ["load.py", "memory.py", "growth.py", "cores.py"]
     command = [sys.executable, "benchmarks/all.py", "--quick", "--to", str(tmp_path), "--only", *programs]

@@ -14,6 +14,7 @@ from kill_points import in_child, watch
 from stores import add, served
 from test_command_crash import check
 from test_swap_model import failed
+from waiting import PATIENCE
 
 from asrsvc.release.cli import main as cli
 from asrsvc.release.store import Store
@@ -170,7 +171,7 @@ def test_a_read_only_store_is_told_and_can_be_looked_at(
         env={**os.environ, "PYTHONPATH": str(checkout), "ASR_STORE": str(scene.root)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * PATIENCE,
         check=False,
     )
     if code:

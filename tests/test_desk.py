@@ -13,7 +13,7 @@ from asrsvc.speech.types import Segment
 from asrsvc.web import desk as module
 from asrsvc.web.desk import _Relay
 
-DEADLINE = 20.0
+DEADLINE = 90.0
 
 
 def segment(number: int) -> Segment:

@@ -24,6 +24,7 @@ from broken_models import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
+from waiting import PATIENCE
 
 from asrsvc.errors import InferenceFailed, ModelError
 from asrsvc.speech.engine import Engine
@@ -269,5 +270,5 @@ def test_threads_may_run_the_engine_side_by_side() -> None:
         promised = [
             threads.submit(ENGINE.run, [features(file)], ["auto"], [True]) for file in files for _ in range(3)
         ]
-        ids = [token_ids(future.result(timeout=60)[0]) for future in promised]
+        ids = [token_ids(future.result(timeout=2 * PATIENCE)[0]) for future in promised]
     assert ids == [ids_alone((file, "auto", True)) for file in files for _ in range(3)]

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from hub import Hub, model_files, packed, running_hub, size_of, wait_until
 from stores import add, point, served
+from waiting import PATIENCE
 
 from asrsvc.release.store import Store
 
@@ -49,7 +50,7 @@ class Tool:
 
     def run(self, *arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*arguments, **more)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=2 * PATIENCE)
         assert "Traceback" not in err, err
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
@@ -88,7 +89,7 @@ def test_pull_of_a_folder_needs_no_packages(tool: Tool, checkout: Path, embedded
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         whole = [*command, code, *arguments]
         return subprocess.run(
-            whole, env=tool.environ, capture_output=True, text=True, timeout=60, check=False
+            whole, env=tool.environ, capture_output=True, text=True, timeout=2 * PATIENCE, check=False
         )
 
     for arguments in (["--help"], ["pull", "--help"], ["list"], ["pull", str(embedded_model)]):
@@ -218,7 +219,7 @@ def test_an_interrupted_pull_says_that_it_can_go_on(tool: Tool, hub: Hub) -> Non
     parts = "staging/*/parts/*.part"
     wait_until(lambda: 100 in [size_of(path) for path in tool.store.root.glob(parts)])
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=2 * PATIENCE)
     assert process.returncode == 130
     assert err.splitlines()[-1] == "interrupted; the same again goes on where it stopped"
     assert "Traceback" not in err

@@ -14,6 +14,7 @@ import pytest
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.workers.base import Worker
+from waiting import PATIENCE
 
 from asrsvc.serving.arbiter import RollingArbiter
 
@@ -116,7 +117,7 @@ def test_started_by_hand_it_is_this_arbiter_that_runs(tmp_path: Path) -> None:
         env=environ,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * PATIENCE,
         check=False,
     )
     assert done.returncode != 0

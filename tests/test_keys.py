@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import PATIENCE
 
 from asrsvc.errors import KeysError, Unauthorised
 from asrsvc.serving import keys, keys_tool
@@ -221,7 +222,7 @@ def test_two_at_once_lose_no_key(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     command = [sys.executable, "-m", "asrsvc.serving.keys_tool", "--file", str(path), "add"]
     running = [subprocess.Popen([*command, f"k{n}"], stdout=subprocess.DEVNULL) for n in range(6)]
-    assert [one.wait(60) for one in running] == [0] * 6
+    assert [one.wait(PATIENCE) for one in running] == [0] * 6
     assert {one.name for one in read_keys(path)} == {f"k{n}" for n in range(6)}
 
 

@@ -15,6 +15,7 @@ from contextlib import closing
 
 import pytest
 from service import wait_for
+from waiting import PATIENCE
 
 from asrsvc.serving.lanes import AHEAD, Lane, has_gone, listens
 
@@ -147,7 +148,7 @@ def test_a_client_that_left_is_told_apart() -> None:
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 if leave != "half":
                     client.close()
-                wait_for("the end", lambda connection=connection: has_gone(connection), 5)
+                wait_for("the end", lambda connection=connection: has_gone(connection))
                 client.close()
 
 
@@ -200,7 +201,7 @@ def test_a_killed_reader_loses_only_what_it_had_begun(lane: Lane, clients: list[
     for number in range(40):
         assert put(lane, clients, number)
     for client in clients:
-        client.settimeout(30)
+        client.settimeout(PATIENCE)
     for stuck_at in (10, 20):
         with start_reader(lane, stuck_at) as reader:
             assert clients[stuck_at].recv(10) == b"begun"
@@ -215,11 +216,11 @@ def test_a_killed_reader_loses_only_what_it_had_begun(lane: Lane, clients: list[
 def test_two_readers_share_one_line(lane: Lane, clients: list[socket.socket]) -> None:
     with start_reader(lane, -1) as one, start_reader(lane, -1) as other:
         for number in range(60):
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + PATIENCE
             while not put(lane, clients, number):
                 assert time.monotonic() < deadline
         for client in clients:
-            client.settimeout(30)
+            client.settimeout(PATIENCE)
             assert client.recv(10) == b"done"
         one.kill()
         other.kill()

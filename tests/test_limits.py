@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from waiting import PATIENCE
 
 from asrsvc.serving import limits
 from asrsvc.serving.limits import NO_TICKET, Allowance, ClientTable, Refused, Standing
@@ -141,7 +142,7 @@ def kill_a_holder(table: ClientTable, how: str) -> int:
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, str(table.descriptor), how], pass_fds=[table.descriptor]
     )
-    assert child.wait(30) == -signal.SIGKILL
+    assert child.wait(PATIENCE) == -signal.SIGKILL
     return child.pid
 
 

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from asrsvc.serving.logs import JsonFormatter, TextFormatter, configuration
 
-DEADLINE = 20.0
+DEADLINE = 90.0
 """seconds that a child process may take"""
 
 Log = Callable[[logging.Logger], None]

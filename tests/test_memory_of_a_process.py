@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 
+from waiting import PATIENCE
+
 from asrsvc.serving.memory import anonymous_mebibytes
 
 PIECES = 4000
@@ -30,7 +32,7 @@ def test_what_is_free_between_used_pieces_goes_back() -> None:
         env={**os.environ, "MALLOC_ARENA_MAX": "1"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * PATIENCE,
         check=True,
     )
     full, freed, given_back, kept = map(int, done.stdout.split())

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from hub import COMMIT, Hub, model_files, packed, raw_server, running_hub, size_of, wait_until
+from waiting import PATIENCE
 
 from asrsvc.errors import (
     AsrError,
@@ -769,7 +770,7 @@ print(part.stat().st_size, store.versions())
         env={**os.environ, "PYTHONPATH": str(checkout)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * PATIENCE,
         check=True,
     )
     message, kept = done.stdout.splitlines()
@@ -807,20 +808,20 @@ def test_a_pull_leaves_the_lock_to_others_while_it_downloads(store: Store, hub: 
     held = threading.Event()
     hub.fail(LARGE, cut=100, hold=held, times=1)
     results: list[Version] = []
-    patient = replace(LIMITS, idle_seconds=60)
+    patient = replace(LIMITS, idle_seconds=600, seconds=600)
     thread = threading.Thread(
         target=lambda: results.append(get(Store(store.root), hub, SOURCES[0], limits=patient))
     )
     thread.start()
     wait_until(lambda: kept_bytes(store) == 100)
-    with store.lock(timeout=1):
+    with store.lock(timeout=PATIENCE):
         pass
     with pytest.raises(StoreError, match="the same source is being pulled already"):
         get(Store(store.root), hub, SOURCES[0])
     other = get(store, hub, str(folder_of(tmp_path / "other", FILES)))  # and its staging is left alone
     assert kept_bytes(store) == 100
     held.set()
-    thread.join(20)
+    thread.join(PATIENCE)
     is_whole(store, results[0], FILES)
     assert {version.id for version in store.versions()} == {results[0].id, other.id}
 
@@ -918,7 +919,7 @@ def test_a_pull_that_ends_at_any_step_leaves_a_whole_version_or_none(
         env={**os.environ, "PYTHONPATH": f"{checkout}:{checkout / 'tests'}"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=3 * PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

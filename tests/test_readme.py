@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hub import running_hub
 from service import free_port, wait_for
+from waiting import PATIENCE
 
 from asrsvc import settings
 from asrsvc.serving.keys import KeyRing
@@ -29,7 +30,7 @@ def answer_after(command: str) -> str:
     return following[1].strip()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_commands_answer_what_the_readme_says(tmp_path: Path) -> None:
     port = free_port()
     environ = {k: v for k, v in os.environ.items() if not k.startswith("ASR_") or k == "ASR_VENV"}
@@ -53,7 +54,7 @@ def test_the_commands_answer_what_the_readme_says(tmp_path: Path) -> None:
                 shell=True,
                 cwd=PROJECT,
                 capture_output=True,
-                timeout=60,
+                timeout=2 * PATIENCE,
                 check=True,
             )
             body = json.loads(run.stdout)
@@ -67,10 +68,12 @@ def test_the_commands_answer_what_the_readme_says(tmp_path: Path) -> None:
                 if k not in left_out
             }
         assert "bin/swap-model reload" in COMMANDS
-        subprocess.run("bin/swap-model reload", shell=True, cwd=PROJECT, env=environ, timeout=120, check=True)
+        subprocess.run(
+            "bin/swap-model reload", shell=True, cwd=PROJECT, env=environ, timeout=2 * PATIENCE, check=True
+        )
     finally:
         serve.send_signal(signal.SIGTERM)
-        serve.wait(30)
+        serve.wait(PATIENCE)
 
 
 @pytest.mark.timeout(400)
@@ -108,7 +111,7 @@ def test_the_test_command_passes_its_arguments_on() -> None:
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=3 * PATIENCE,
         check=True,
     )
     assert "pytest" in run.stdout

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -26,5 +27,7 @@ def test_the_runtime_keeps_no_store_of_reports(module: str, tmp_path: Path) -> N
     kept = {k: v for k, v in os.environ.items() if k not in {"ORT_DISABLE_TELEMETRY", "CI"}}
     places = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     program = USE.format(first=f"import asrsvc.speech.{module}")
-    subprocess.run([sys.executable, "-c", program], env={**kept, **places}, cwd=ROOT, timeout=60, check=True)
+    subprocess.run(
+        [sys.executable, "-c", program], env={**kept, **places}, cwd=ROOT, timeout=2 * PATIENCE, check=True
+    )
     assert list(tmp_path.rglob("*")) == []

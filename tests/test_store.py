@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
 
 from asrsvc.errors import BadArgument, StoreError
 from asrsvc.release.embedded import ensure_embedded
@@ -253,7 +254,7 @@ def test_two_first_starts_at_once_make_one_version(store: Store) -> None:
     header += "from asrsvc.release.embedded import ensure_embedded\n"
     command = [sys.executable, "-c", header + code, str(store.root)]
     starts = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    answers = {start.communicate(timeout=60)[0].strip() for start in starts}
+    answers = {start.communicate(timeout=2 * PATIENCE)[0].strip() for start in starts}
     assert answers == {version.id for version in store.versions()}
     assert len(answers) == 1
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from waiting import PATIENCE
 
 from asrsvc.release.process import Child, ChildBroke, ChildRefused, Limits, plain
 
@@ -21,7 +22,7 @@ MEMORY = 200 * 2**20
 @pytest.fixture
 def child(monkeypatch: pytest.MonkeyPatch, checkout: Path) -> Iterator[Child]:
     monkeypatch.setenv("PYTHONPATH", f"{checkout / 'tests'}:{checkout}")
-    found = Child("bad_children", Limits(MEMORY, time.monotonic() + 60))
+    found = Child("bad_children", Limits(MEMORY, time.monotonic() + 3 * PATIENCE))
     try:
         yield found
     finally:
@@ -29,7 +30,7 @@ def child(monkeypatch: pytest.MonkeyPatch, checkout: Path) -> Iterator[Child]:
     assert not psutil.pid_exists(found.pid)
 
 
-def ask(child: Child, do: str, seconds: float = 20, **more: Any) -> dict[str, Any]:
+def ask(child: Child, do: str, seconds: float = PATIENCE, **more: Any) -> dict[str, Any]:
     return child.ask({"do": do, **more}, doing="at work", seconds=seconds)
 
 
@@ -98,7 +99,7 @@ def test_it_may_say_much_beside_its_answers(child: Child) -> None:
 def test_what_it_has_started_ends_with_it(child: Child) -> None:
     started = psutil.Process(ask(child, "spawn")["pid"])
     child.end()
-    psutil.wait_procs([started], timeout=10)
+    psutil.wait_procs([started], timeout=PATIENCE)
     assert not started.is_running() or started.status() == psutil.STATUS_ZOMBIE
 
 
@@ -120,7 +121,7 @@ def test_it_ends_when_its_parent_is_killed(checkout: Path) -> None:
             assert child.nice() >= min(19, psutil.Process().nice() + 10)
         finally:
             parent.kill()
-    gone, _ = psutil.wait_procs([child], timeout=10)
+    gone, _ = psutil.wait_procs([child], timeout=PATIENCE)
     assert gone or child.status() == psutil.STATUS_ZOMBIE
 
 

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
+from waiting import PATIENCE
 
 from asrsvc.errors import (
     AsrError,
@@ -31,7 +32,7 @@ from asrsvc.web.upload import Form, Receive, UploadLimits, check_head, read_form
 
 BOUNDARY = "8cbf1d0e"
 FIELDS = frozenset({"language", "use_itn"})
-DEADLINE = 20.0
+DEADLINE = 90.0
 """seconds that a test waits for anything"""
 LARGE = 2**20 + 1
 """bytes of a declared body that is not kept in memory"""
@@ -495,7 +496,7 @@ def test_a_disk_that_is_full_is_no_space(tmp_path: Path) -> None:
         [sys.executable, "-c", script, tmp_path],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=3 * PATIENCE,
         check=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )

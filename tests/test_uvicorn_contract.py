@@ -30,7 +30,7 @@ from asrsvc.serving import protocol
 from asrsvc.serving.protocol import LingeringProtocol
 from asrsvc.serving.worker import Worker
 
-DEADLINE = 20.0
+DEADLINE = 90.0
 """seconds that a test waits for anything"""
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]

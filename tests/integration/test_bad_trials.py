@@ -133,7 +133,7 @@ def test_a_model_that_takes_its_process_along_while_it_loads(
         (child,) = set(psutil.Process().children()) - before
         # Once it loads, and before it would be stopped.
         before_it = child.cpu_times().user
-        wait_for("the load", lambda: child.cpu_times().user > before_it + 1.0, 30)
+        wait_for("the load", lambda: child.cpu_times().user > before_it + 1.0)
         os.kill(child.pid, number)
 
     killer = threading.Thread(target=kill)

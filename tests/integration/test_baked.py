@@ -11,6 +11,7 @@ from rolling import Operated, operated, traffic
 from service import wait_for
 from test_bake import edited, flip
 from test_metrics import page, samples
+from waiting import PATIENCE
 
 from asrsvc.release.bake import find, twins
 from asrsvc.serving.status import Status
@@ -19,7 +20,7 @@ from asrsvc.speech.session import BAKED_WEIGHTS_FILE
 
 def run(service: Operated, *arguments: str) -> subprocess.Popen[bytes]:
     process = service.tool(*arguments)
-    _, err = process.communicate(timeout=200)
+    _, err = process.communicate(timeout=3 * PATIENCE)
     assert process.returncode == 0, err.decode()
     return process
 
@@ -61,7 +62,7 @@ def test_once_there_is_a_twin_new_workers_map_it_and_say_the_same(service: Opera
         assert weights in maps(worker.pid)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_a_damaged_twin_is_not_served_and_is_made_again(service: Operated) -> None:
     run(service, "bake", "current", "--again")
     found = find(service.store.root, service.good.id, "auto")
@@ -95,7 +96,7 @@ def test_a_damaged_twin_is_not_served_and_is_made_again(service: Operated) -> No
 def test_a_service_that_is_to_bake_nothing_serves_the_published_file(tmp_path: Path) -> None:
     with operated(tmp_path, ASR_BAKE="off") as plain:
         process = plain.tool("bake", "current")
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=3 * PATIENCE)
         assert process.returncode == 2
         assert b"ASR_BAKE is off" in err
         assert not (plain.store.root / "baked").exists()

@@ -31,7 +31,7 @@ def service(tmp_path: Path) -> Iterator[Operated]:
         yield found
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_to_the_earlier_build_and_back_by_deploy_and_rollback_under_load(
     service: Operated, record_property: Callable[[str, object], None]
 ) -> None:
@@ -99,7 +99,7 @@ def test_to_the_earlier_build_and_back_by_deploy_and_rollback_under_load(
     assert listed[other.id]["pointers"] == ["previous"]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_killed_deploy_is_done_by_the_next_one(service: Operated) -> None:
     """Its trial's processes end with it, and the lock is free."""
     process = service.tool("deploy", str(PREVIOUS_MODEL), "--max-cer", "0.1", "--watch", "0")

@@ -13,6 +13,7 @@ import pytest
 from browser import chromium, visiting
 from playwright.sync_api import Browser, expect
 from service import CLIPS, PROJECT, Service, running
+from waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def key(keys: Path) -> str:
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * PATIENCE,
         check=True,
     )
     return made.stdout.split()[-1]

@@ -15,6 +15,7 @@ from bodies import FORM, chunks, connection, exchange, fill, head, read_reply, r
 from formats import TEXT
 from inspection import GOOD, Inspection, check_error
 from service import running, wait_for
+from waiting import PATIENCE
 
 MIB = 2**20
 SENT = 50 * MIB
@@ -92,7 +93,7 @@ def test_a_client_that_reads_while_it_sends_sees_the_end_at_once(
 
 def test_python_http_client(inspection: Inspection, refusal: Refusal) -> None:
     status, code, headers = refusal
-    client = http.client.HTTPConnection("127.0.0.1", inspection.service.port, timeout=60)
+    client = http.client.HTTPConnection("127.0.0.1", inspection.service.port, timeout=2 * PATIENCE)
     body = bytes(int(headers["Content-Length"]))
     client.request("POST", "/api/transcribe", body=body, headers={"Content-Type": headers["Content-Type"]})
     answer = client.getresponse()
@@ -109,10 +110,10 @@ def test_curl(inspection: Inspection, refusal: Refusal, tmp_path: Path, expect: 
     with body.open("wb") as file:
         file.truncate(int(headers["Content-Length"]))
     kind = f"Content-Type: {headers['Content-Type']}"
-    command = ["curl", "-sS", "--max-time", "60", "--noproxy", "*", "-w", "\n%{http_code} %{size_upload}"]
+    command = ["curl", "-sS", "--max-time", "180", "--noproxy", "*", "-w", "\n%{http_code} %{size_upload}"]
     command += ["-H", kind, "-H", expect, "--data-binary", f"@{body}"]
     command += [f"{inspection.service.url}/api/transcribe"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3 * PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     content, _, last = done.stdout.rpartition("\n")
     assert last.split()[0] == str(status)

@@ -71,7 +71,7 @@ def begun(jobs: JobClient) -> bool:
     return len(running) == JOBS and all(job["progress"]["segments"] for job in running)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_twenty_jobs_outlive_a_killed_worker_a_roll_to_another_model_and_a_restart(
     service: Operated, sounds: list[bytes]
 ) -> None:
@@ -114,7 +114,7 @@ def test_twenty_jobs_outlive_a_killed_worker_a_roll_to_another_model_and_a_resta
     assert not any((service.folder / "state" / "jobs" / "uploads").iterdir())
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_jobs_outlive_a_power_cut_and_go_on_from_where_they_were(tmp_path: Path, sounds: list[bytes]) -> None:
     with operated(tmp_path, ASR_WORKERS="1") as service:
         jobs = JobClient(service)
@@ -136,7 +136,7 @@ def test_jobs_outlive_a_power_cut_and_go_on_from_where_they_were(tmp_path: Path,
         assert jobs.result(job, timestamps="word")["segments"] == segments(service, sound)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_a_worker_that_leaves_gives_its_job_up_at_the_next_span_and_ends_the_streams_of_events(
     tmp_path: Path, sounds: list[bytes]
 ) -> None:
@@ -173,7 +173,7 @@ def test_a_worker_that_leaves_gives_its_job_up_at_the_next_span_and_ends_the_str
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_jobs_go_on_while_new_code_takes_over(tmp_path: Path, sounds: list[bytes]) -> None:
     with renewable(tmp_path, ASR_JOBS_RUNNING="4") as service:
         jobs = JobClient(service)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from load import clips, head
 from service import PROJECT, Service, wait_for
+from waiting import PATIENCE
 
 HEAVY = {"numpy", "onnxruntime", "starlette", "soundfile", "sentencepiece", "av", "asrfront"}
 
@@ -61,7 +62,7 @@ def test_the_master_ends_cleanly_and_leaves_no_process(tmp_path: Path, number: s
     everybody = service.master.children(recursive=True)
     assert service.process is not None
     service.process.send_signal(number)
-    assert service.process.wait(30) == 0
+    assert service.process.wait(PATIENCE) == 0
     wait_for("no process is left", lambda: not any(p.is_running() for p in everybody))
 
 
@@ -73,7 +74,7 @@ def test_sigterm_to_all_processes_at_once_loses_nothing_that_waits(tmp_path: Pat
     waiting = []
     try:
         for _ in range(10):
-            connection = socket.create_connection(("127.0.0.1", service.port), timeout=60)
+            connection = socket.create_connection(("127.0.0.1", service.port), timeout=2 * PATIENCE)
             connection.sendall(head(clip.body, keep_alive=False) + clip.body)
             waiting.append(connection)
         master.suspend()
@@ -103,7 +104,7 @@ def test_sigterm_to_the_workers_of_a_master_that_hangs_loses_nothing_that_waits(
     try:
         master.suspend()
         for _ in range(60):
-            connection = socket.create_connection(("127.0.0.1", service.port), timeout=60)
+            connection = socket.create_connection(("127.0.0.1", service.port), timeout=2 * PATIENCE)
             connection.sendall(head(clip.body, keep_alive=False) + clip.body)
             waiting.append(connection)
         for process in workers:
@@ -112,7 +113,7 @@ def test_sigterm_to_the_workers_of_a_master_that_hangs_loses_nothing_that_waits(
         assert answers == [b"HTTP/1.1 200"] * len(waiting)
         master.kill()
         assert service.process is not None
-        service.process.wait(10)
+        service.process.wait(PATIENCE)
         wait_for("the end of the workers", lambda: not any(w.is_running() for w in workers))
     finally:
         for connection in waiting:

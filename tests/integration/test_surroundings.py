@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rolling import Operated, operated, traffic, watching
 from service import PROJECT, free_port, wait_for
+from waiting import PATIENCE
 
 
 def test_a_runtime_folder_that_cannot_be_made_refuses_the_start(tmp_path: Path) -> None:
@@ -18,7 +19,13 @@ def test_a_runtime_folder_that_cannot_be_made_refuses_the_start(tmp_path: Path) 
     )
     command = [service.python, "-m", "asrsvc.serving.start"]
     done = subprocess.run(
-        command, env=service.environ, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False
+        command,
+        env=service.environ,
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE,
+        check=False,
     )
     assert done.returncode == 2
     assert f"{folder} (ASR_RUNTIME_DIR) cannot be used: Not a directory" in done.stdout + done.stderr
@@ -32,7 +39,7 @@ def test_a_runtime_folder_that_is_gone_for_a_while_holds_nothing_up(tmp_path: Pa
             folder.rename(aside)
             service.store.set_next(service.other)
             service.hang_up()
-            wait_for("the roll", lambda: service.store.current() == service.other, 60)
+            wait_for("the roll", lambda: service.store.current() == service.other)
             flow.wait_answered(10)
             aside.rename(folder)
             roll = service.end_of_roll(last.id if last else 0)

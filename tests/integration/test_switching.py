@@ -35,7 +35,7 @@ def passed(service: Operated, version: Version) -> Version:
 
 def run(service: Operated, *arguments: str, code: int = 0) -> dict[str, Any]:
     process = service.tool(*arguments, "--json")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == code, err.decode()
     found: dict[str, Any] = json.loads(out)
     return found
@@ -49,7 +49,7 @@ def service(tmp_path: Path) -> Iterator[Operated]:
         yield found
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_to_and_fro_under_load_loses_nothing(service: Operated) -> None:
     good, other = service.good, service.other
     with watching(service) as watch, traffic(service, 25) as flow:
@@ -76,11 +76,10 @@ def test_to_and_fro_under_load_loses_nothing(service: Operated) -> None:
     service.wait_status(
         f"{answered} counted",
         lambda now: {n.version: n.requests for n in now.numbers}.get(other.id) == answered,
-        10,
     )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_two_operators_at_once_take_turns(service: Operated) -> None:
     good, other = service.good, service.other
     with traffic(service, 10) as flow:
@@ -90,7 +89,7 @@ def test_two_operators_at_once_take_turns(service: Operated) -> None:
             service.tool("activate", other.id, "--watch", "1"),
         ]
         for process in tools:
-            _, err = process.communicate(timeout=120)
+            _, err = process.communicate(timeout=240)
             assert process.returncode == 0, err.decode()
         report = flow.end()
     assert not report.failures(), report.summary()
@@ -104,7 +103,7 @@ def test_two_operators_at_once_take_turns(service: Operated) -> None:
     assert service.status.version == entries[-1].target
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_version_whose_worker_dies_in_the_watch_is_taken_back(service: Operated) -> None:
     good, other = service.good, service.other
     process = service.tool("activate", other.id, "--watch", "60", "--json")
@@ -112,7 +111,7 @@ def test_a_version_whose_worker_dies_in_the_watch_is_taken_back(service: Operate
     time.sleep(0.5)  # any moment of the watch
     worker = next(w for w in service.status.workers if (w.version, w.state) == (other.id, "ready"))
     os.kill(worker.pid, signal.SIGKILL)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 43, err.decode()
     found = json.loads(out)
     assert "workers died" in found["error"]["message"]
@@ -121,7 +120,7 @@ def test_a_version_whose_worker_dies_in_the_watch_is_taken_back(service: Operate
     service.wait_whole(good)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_rollback_is_not_compared_with_the_quick_nonsense_that_it_replaces(
     tmp_path: Path, service: Operated
 ) -> None:
@@ -139,7 +138,7 @@ def test_a_rollback_is_not_compared_with_the_quick_nonsense_that_it_replaces(
     assert not any(worker.forced for worker in service.status.workers if worker.version != bad.id)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_hosts_that_share_a_store_roll_one_after_the_other(tmp_path: Path) -> None:
     root = tmp_path / "shared"
 
@@ -189,7 +188,7 @@ def ended(service: Operated, where: str, seconds: float = 90) -> dict[str, Any]:
     return wait_for(f"the end of {where}", look, seconds)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_an_update_over_http_outlives_the_worker_that_was_asked(service: Operated) -> None:
     good, other = service.good, service.other
     before = service.worker_pids()
@@ -328,7 +327,7 @@ def test_without_a_token_admin_is_not_there_at_the_apis_listener(tmp_path: Path)
             assert client.get("/admin/status").status_code == 200
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_no_service_is_needed_to_choose_what_the_next_start_serves(tmp_path: Path) -> None:
     with operated(tmp_path) as service:
         passed(service, service.other)
@@ -340,7 +339,7 @@ def test_no_service_is_needed_to_choose_what_the_next_start_serves(tmp_path: Pat
         service.wait_whole(service.other)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_where_nothing_can_be_loaded_another_version_helps(tmp_path: Path) -> None:
     with operated(tmp_path) as service:
         passed(service, service.other)

@@ -20,6 +20,7 @@ from bad_models import MAKERS
 from broken_models import copy_of_nano
 from rolling import PREVIOUS_MODEL
 from service import CLIPS, PROJECT, manifest, wait_for
+from waiting import PATIENCE
 
 from asrsvc.errors import ClipsError, TrialImpossible
 from asrsvc.release.embedded import ensure_embedded
@@ -135,7 +136,9 @@ def test_recordings_of_any_format_are_taken(store: Store, good: Version, tmp_pat
         source = CLIPS / "en_1.flac"
         target = tmp_path / f"{name}.{name}"
         subprocess.run(
-            ["ffmpeg", "-loglevel", "error", "-i", source, "-ar", "44100", target], check=True, timeout=60
+            ["ffmpeg", "-loglevel", "error", "-i", source, "-ar", "44100", target],
+            check=True,
+            timeout=PATIENCE,
         )
         target.with_suffix(".txt").write_text("Book a table at 1:25 AM")
     options = TrialOptions(clips=tmp_path, max_cer=0.2, reference=False)
@@ -209,7 +212,7 @@ def test_the_parent_loads_nothing_heavy() -> None:
         "sys.exit(str(heavy) if heavy else 0)\n"
     )
     environ = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    subprocess.run([sys.executable, "-c", code], env=environ, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], env=environ, check=True, timeout=PATIENCE)
 
 
 # bin/swap-model try
@@ -229,7 +232,7 @@ def tool(store: Store, *arguments: str | Path) -> subprocess.Popen[str]:
 
 def run(store: Store, *arguments: str | Path) -> tuple[int, str, str]:
     process = tool(store, *arguments)
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=2 * PATIENCE)
     assert "Traceback" not in err, err
     return process.returncode, out, err
 
@@ -296,16 +299,16 @@ def test_a_trial_that_is_broken_off_leaves_no_process(
         return found if any(child.cpu_times().user > 3.0 for child in found) else None
 
     try:
-        children = wait_for("a run of the network", at_work, 60)
+        children = wait_for("a run of the network", at_work)
     except BaseException:
         process.kill()
         raise
     process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE)
     assert "Traceback" not in err
     if number is signal.SIGINT:
         assert process.returncode == 130
         assert "the trial was broken off" in err
-    psutil.wait_procs(children, timeout=10)
+    psutil.wait_procs(children, timeout=PATIENCE)
     assert not [child for child in children if child.is_running() and child.status() != "zombie"]
     assert store.record(bad.id).trial is None
