@@ -45,7 +45,12 @@ def outcomes(folder: Path, *arguments: str, **environ: str) -> tuple[str, str]:
     done = subprocess.run(
         [*command, "--continue-on-collection-errors"],
         cwd=folder,
-        env={**inherited, "PYTHONPATH": str(Path(__file__).parent), **environ},
+        env={
+            **inherited,
+            "PYTHONPATH": str(Path(__file__).parent),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            **environ,
+        },
         capture_output=True,
         text=True,
         check=False,
