@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from waiting import PATIENCE
+
 CLIPS = Path(__file__).resolve().parents[1] / "data" / "clips"
 BOUNDARY = "----------------------------7d1a6c"
 
@@ -134,7 +136,7 @@ class Load:
         keep_alive_share: float = 0.5,
         early_share: float = 0.1,
         early_seconds: float = 2.0,
-        timeout: float = 60.0,
+        timeout: float = 2 * PATIENCE,
         seed: int = 0,
     ) -> None:
         """Prepare.
