@@ -136,7 +136,9 @@ class Service:
         return self.process.returncode
 
     def log(self) -> str:
-        return self.log_path.read_text(encoding="utf-8") if self.log_path.exists() else ""
+        """All whole lines so far; of a long one, a part may be there before the rest."""
+        content = self.log_path.read_bytes() if self.log_path.exists() else b""
+        return content[: content.rfind(b"\n") + 1].decode()
 
     def log_lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]

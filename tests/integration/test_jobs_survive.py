@@ -37,8 +37,13 @@ def sounds(service: Operated) -> list[bytes]:
     write_recording(path, 1.0, seed=0)
     for _ in range(3):
         segments(service, path.read_bytes())
-    lines = [line for line in service.log_lines() if "inference_ms" in line]
-    minute = min(line["decode_ms"] + line["inference_ms"] for line in lines) / 1000
+
+    def lines() -> list[dict[str, Any]] | None:
+        found = [line for line in service.log_lines() if "inference_ms" in line]
+        return found if len(found) == 3 else None
+
+    told = wait_for("the lines of the three", lines)
+    minute = min(line["decode_ms"] + line["inference_ms"] for line in told) / 1000
     minutes = max(3.0, WORK_SECONDS / (JOBS / 2) / minute)
     found = []
     for seed in (1, 2):
