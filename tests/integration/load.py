@@ -137,6 +137,7 @@ class Load:
         early_share: float = 0.1,
         early_seconds: float = 2.0,
         timeout: float = 2 * PATIENCE,
+        at_once: int | None = None,
         seed: int = 0,
     ) -> None:
         """Prepare.
@@ -149,6 +150,8 @@ class Load:
             early_share: share whose connection is opened long before the request is sent.
             early_seconds: how long before, at most.
             timeout: for one request.
+            at_once: requests without an answer, at most, before the next is sent: what a machine that is too
+                slow for the rate is asked for would else grow without end. None: no limit.
             seed: of the chance.
         """
         self._ports = ports
@@ -158,6 +161,7 @@ class Load:
         self._early_share = early_share
         self._early_seconds = early_seconds
         self._timeout = timeout
+        self._at_once = at_once
         self._chance = random.Random(seed)
         self._idle: dict[int, list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -173,6 +177,8 @@ class Load:
             if (seconds is not None and due - started > seconds) or sent == requests:
                 break
             await asyncio.sleep(max(0.0, due - time.monotonic()))
+            while self._at_once is not None and len(self._tasks) >= self._at_once:
+                await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
             task = asyncio.ensure_future(self._one(self._chance.choice(self._requests)))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

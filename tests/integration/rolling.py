@@ -29,6 +29,8 @@ from asrsvc.serving.status import Roll, Status, WorkerStatus
 
 PREVIOUS_MODEL = PROJECT / "tests" / "data" / "sensevoice-nano-prev"
 EMBEDDED_MODEL = PROJECT / "asrsvc" / "models" / "sensevoice-nano"
+AT_ONCE = 100
+"""requests without an answer, at most: lost ones are looked for, not how many a busy machine can take"""
 _LOOK_SECONDS = 0.01
 
 T = TypeVar("T")
@@ -277,6 +279,7 @@ def known_clips(service: Operated) -> list[Clip]:
 @contextmanager
 def traffic(service: Operated, rate: float, *ports: int, **options: Any) -> Iterator[Traffic]:
     """Load for the time of a `with` block; it has ended, and all is answered, when the block is left."""
+    options = {"at_once": AT_ONCE, **options}
     flow = Traffic(Load(list(ports or (service.port,)), known_clips(service), rate=rate, **options))
     try:
         yield flow

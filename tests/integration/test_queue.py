@@ -21,6 +21,7 @@ from bodies import Reply, connection, head, read_reply, request, upload
 from crowd import Crowd, many_descriptors
 from inspection import check_error
 from load import Load, Report, clips
+from rolling import AT_ONCE
 from service import CLIPS, Service, free_port, is_read, running, wait_for
 
 from asrsvc.serving import status
@@ -43,7 +44,7 @@ def good_requests(service: Service) -> list[Any]:
 @contextmanager
 def load(service: Service, rate: float) -> Iterator[Report]:
     """Good requests in the background; what they have met is whole when the block ends."""
-    made = Load([service.port], good_requests(service), rate=rate)
+    made = Load([service.port], good_requests(service), rate=rate, at_once=AT_ONCE)
     thread = threading.Thread(target=lambda: asyncio.run(made.run()))
     thread.start()
     try:

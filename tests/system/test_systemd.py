@@ -15,6 +15,7 @@ import httpx
 import pytest
 from box import Box, why_not
 from load import Load, Report, clips, head
+from rolling import AT_ONCE
 from service import is_read, wait_for
 from waiting import PATIENCE
 
@@ -36,7 +37,8 @@ class World:
     def load(self) -> Iterator[Report]:
         """Requests straight and through nginx for the time of a `with` block; then none has failed."""
         requests = clips({self.first: "withitn", self.second: "prev"})
-        load = Load([self.box.port, self.box.proxy_port], requests, rate=_RATE, early_seconds=1.0)
+        ports = [self.box.port, self.box.proxy_port]
+        load = Load(ports, requests, rate=_RATE, early_seconds=1.0, at_once=AT_ONCE)
         thread = threading.Thread(target=lambda: asyncio.run(load.run()))
         thread.start()
         try:
