@@ -84,7 +84,7 @@ class Operated(Service):
         except TimeoutError as error:
             raise TimeoutError(f"{error}\n{self.status}") from None
 
-    def wait_whole(self, version: Version | None = None, seconds: float = PATIENCE) -> Status:
+    def wait_whole(self, version: Version | None = None, seconds: float = 2 * PATIENCE) -> Status:
         """Wait until this process's workers all serve, of this version, and no roll is under way."""
 
         def whole(now: Status) -> Status | None:
