@@ -43,7 +43,8 @@ def test_the_answer_has_the_documented_keys(service: Service, clip: dict[str, An
     answer = ask(service, clip, itn=True, language="auto", timestamps="word")
     body = answer.json()
     assert list(body) == [
-        *("text", "language", "emotion", "events", "duration", "segments", "model_version", "request_id"),
+        *("text", "language", "language_probability", "language_probabilities", "emotion", "events"),
+        *("duration", "segments", "model_version", "request_id"),
     ]
     assert body["language"] == clip["language"]
     assert body["duration"] == pytest.approx(clip["seconds"], abs=0.01)
@@ -51,7 +52,8 @@ def test_the_answer_has_the_documented_keys(service: Service, clip: dict[str, An
     assert answer.headers["x-request-id"] == body["request_id"]
     (segment,) = body["segments"]
     assert list(segment) == [
-        *("start", "end", "text", "language", "emotion", "events", "confidence", "words"),
+        *("start", "end", "text", "language", "language_probability", "language_probabilities"),
+        *("emotion", "events", "confidence", "words"),
     ]
     glue = " " if clip["language"] in ("en", "ko") else ""
     words = segment["words"]

@@ -194,7 +194,7 @@ def test_openais_client_reads_the_answers(service: Service, tmp_path: Path) -> N
         verbose = create(file=path, model="whisper-1", response_format="verbose_json")
         assert verbose.text == said.text
         told(verbose.model_extra or {})
-        *deltas, done = create(file=path, model="whisper-1", stream=True)
+        *deltas, done = create(file=path, model="gpt-4o-transcribe", stream=True)
         assert done.type == "transcript.text.done"
         assert done.text == said.text
         told(done.model_extra or {})
@@ -310,7 +310,10 @@ def test_a_stream_that_has_sent_segments_ends_with_the_refusal(service: Service)
     assert "warnings" not in line
     with openai.OpenAI(base_url=f"{service.url}/v1", api_key="none", timeout=60, max_retries=0) as client:
         stream = client.audio.transcriptions.create(
-            file=("a.flac", content), model="whisper-1", stream=True, extra_body={"incomplete": "refuse"}
+            file=("a.flac", content),
+            model="gpt-4o-transcribe",
+            stream=True,
+            extra_body={"incomplete": "refuse"},
         )
         with pytest.raises(openai.APIError) as caught:
             list(stream)
