@@ -109,7 +109,7 @@ class Operated(Service):
         self.hang_up()
         return last
 
-    def end_of_roll(self, after: int, seconds: float = 4 * PATIENCE) -> Roll:
+    def end_of_roll(self, after: int, seconds: float = 2 * PATIENCE) -> Roll:
         """Wait for the end of the first roll after this one."""
 
         def ended(now: Status) -> Roll | None:

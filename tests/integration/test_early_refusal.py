@@ -110,7 +110,7 @@ def test_curl(inspection: Inspection, refusal: Refusal, tmp_path: Path, expect: 
     with body.open("wb") as file:
         file.truncate(int(headers["Content-Length"]))
     kind = f"Content-Type: {headers['Content-Type']}"
-    command = ["curl", "-sS", "--max-time", "180", "--noproxy", "*", "-w", "\n%{http_code} %{size_upload}"]
+    command = ["curl", "-sS", "--max-time", "360", "--noproxy", "*", "-w", "\n%{http_code} %{size_upload}"]
     command += ["-H", kind, "-H", expect, "--data-binary", f"@{body}"]
     command += [f"{inspection.service.url}/api/transcribe"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=3 * PATIENCE, check=False)

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PATIENCE = 90.0
+PATIENCE = 180.0
 """seconds: how long something may take that takes a moment; the machine may be busy, or pause"""
 _LOOK_SECONDS = 0.02
 
