@@ -80,7 +80,7 @@ class Runs:
     @property
     def few_for_no(self) -> bool:
         """Whether they are too few to refuse a version by its cost, after as many as tell it."""
-        return self.number < 3 or (self.number < 30 and self.cpu_seconds < 3.0)
+        return self.number < 3 or (self.number < 15 and self.cpu_seconds < 1.5)
 
 
 def hear(model: Model, *, briefly: bool = False) -> Heard:

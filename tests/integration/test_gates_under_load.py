@@ -37,7 +37,7 @@ class Changed(Operated):
             folder,
             ASR_CONFIG=str(self.configuration),
             ASR_WORKERS=str(workers),
-            ASR_READY_TIMEOUT="300",
+            ASR_READY_TIMEOUT="1200",
             ASR_SOAK_MAX_SLOWDOWN="3",
             ASR_QUEUE_LIMIT="10000",
             ASR_QUEUE_TIMEOUT="300",

@@ -34,7 +34,7 @@ from asrsvc.release.versions import Version
 
 REQUESTS: Final = 60
 """at least: some faults show only after a while"""
-MORE_ROUNDS: Final = 12
+MORE_ROUNDS: Final = 3
 """of the embedded clips, at most, before a version is called slow"""
 _SAY_SECONDS: Final = 10.0
 Progress = Callable[[str], None]
