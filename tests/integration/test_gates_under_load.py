@@ -17,14 +17,14 @@ from bad_models import MAKERS
 from broken_models import copy_of_nano, edit_network
 from busy import busy_cores
 from load import Load, clips
-from rolling import PREVIOUS_MODEL, Operated, Traffic, late_answers, watching
+from rolling import AT_ONCE, PREVIOUS_MODEL, Operated, Traffic, late_answers, watching
 
 from asrsvc.release.store import Version
 from asrsvc.release.versions import check_digests
 
 SOAK_SECONDS = 1
 LONG_SOAK_SECONDS = 60
-COMMAND_SECONDS = 600
+COMMAND_SECONDS = 1500
 
 
 class Changed(Operated):
@@ -40,7 +40,7 @@ class Changed(Operated):
             ASR_READY_TIMEOUT="1200",
             ASR_SOAK_MAX_SLOWDOWN="3",
             ASR_QUEUE_LIMIT="10000",
-            ASR_QUEUE_TIMEOUT="300",
+            ASR_QUEUE_TIMEOUT="1200",
         )
         del self.environ["ASR_SOAK_SECONDS"]  # what stands in the file changes with it
         self.first = self.add(variant(folder / "first"))
@@ -93,13 +93,13 @@ def loaded(folder: Path, *, workers: int, rate: float, seconds: float) -> Iterat
     try:
         service.start()
         service.wait_whole(service.first)
-        load = Load([service.port], clips(texts), rate=rate, timeout=300)
+        load = Load([service.port], clips(texts), rate=rate, timeout=1200, at_once=AT_ONCE)
         with busy_cores(seconds), watching(service) as watch:
             flow = Traffic(load)
             try:
                 flow.wait_answered(20)
                 yield service, flow
-                flow.wait_answered(20, 300)
+                flow.wait_answered(20, 600)
             finally:
                 report = flow.end()
         assert not report.failures(), report.summary()
@@ -125,7 +125,7 @@ def change_to_and_fro(service: Changed, flow: Traffic, changes: int) -> list[str
         code, said = service.run("activate", version.id, "--watch", "2")
         if code or service.serves() != version.id:
             refused.append(f"change {number + 1} to {version.id}: {said[-600:]}")
-        flow.wait_answered(2, 300)
+        flow.wait_answered(2, 600)
     return refused
 
 
@@ -174,15 +174,15 @@ def refuse_slow(service: Changed, gates: list[str]) -> list[str]:
         code, said = GATES[gate][0](service)
         if not code or GATES[gate][1] not in said or service.serves() != before:
             let_through.append(f"{gate}: exit code {code}, {service.serves()} serves: {said[-600:]}")
-        service.wait_status("the end of the roll", lambda now: not now.rolling, 300)
+        service.wait_status("the end of the roll", lambda now: not now.rolling, 600)
     return let_through
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_on_a_busy_machine_good_versions_are_let_through_and_a_slow_one_is_not(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    with loaded(tmp_path, workers=1, rate=8, seconds=900) as (service, flow):
+    with loaded(tmp_path, workers=1, rate=8, seconds=1800) as (service, flow):
         assert change_to_and_fro(service, flow, 4) == []
         assert refuse_slow(service, ["warm-up"]) == []
     record_property("requests", len(flow.report.records))
