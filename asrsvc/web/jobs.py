@@ -20,7 +20,6 @@ from asrsvc.web.fields import names, sizes
 from asrsvc.web.job_answers import FORMATS, job_body, result_response
 from asrsvc.web.job_events import Events, EventStream
 from asrsvc.web.notices import INCOMPLETE
-from asrsvc.web.structured import is_absent
 from asrsvc.web.transcriptions import FIELDS as TRANSCRIBE_FIELDS
 from asrsvc.web.transcriptions import TIMESTAMPS, parse_fields
 from asrsvc.web.upload import UploadLimits, check_head, declared_length, read_form
@@ -238,7 +237,7 @@ def _query(request: Request, known: set[str]) -> dict[str, str]:
         if name in found:
             raise BadRequest(f"parameter {name} is given twice", param=name)
         found[name] = value
-    return {name: value for name, value in found.items() if not is_absent(value)}
+    return found
 
 
 def _one_of(query: dict[str, str], name: str, allowed: tuple[str, ...]) -> str:
