@@ -116,16 +116,6 @@ def test_an_empty_file_is_still_refused(service: Service) -> None:
         check_error(reply.json(), "file_empty", "0 bytes", param="file")
 
 
-def test_empty_parameters_count_as_not_given(service: Service) -> None:
-    made = ask(service, FILE, path=JOBS).json()
-    with service.client() as client:
-        wait_for("the job", lambda: client.get(made["links"]["self"]).json()["status"] == "succeeded", 60)
-        plain = client.get(made["links"]["result"]).json()
-        empty = client.get(f"{made['links']['result']}?format=&timestamps=").json()
-        assert {**empty, "request_id": ""} == {**plain, "request_id": ""}
-        assert client.get(f"{JOBS}?limit=&before=").status_code == 200
-
-
 def test_whisper_1_is_not_streamed_as_at_openai(service: Service) -> None:
     srt = ask(service, *fields(model="whisper-1", stream="true", response_format="srt"), FILE)
     assert (srt.status, srt.body.decode()) == (200, SRT)
