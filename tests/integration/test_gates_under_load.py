@@ -6,9 +6,12 @@ ten times as long for each clip, and says the same: it is the speed alone that i
 
 from __future__ import annotations
 
+import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,13 @@ from broken_models import copy_of_nano, edit_network
 from busy import busy_cores
 from load import Load, clips
 from rolling import AT_ONCE, PREVIOUS_MODEL, Operated, Traffic, late_answers, watching
+from service import PROJECT
 
 from asrsvc.release.store import Version
 from asrsvc.release.versions import check_digests
 
+RECORDS = PROJECT / "var" / "soak"
+"""what the long run found"""
 SOAK_SECONDS = 1
 LONG_SOAK_SECONDS = 60
 COMMAND_SECONDS = 1500
@@ -190,15 +196,29 @@ def test_on_a_busy_machine_good_versions_are_let_through_and_a_slow_one_is_not(
 
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
-def test_a_hundred_changes_on_a_busy_machine_and_ten_to_a_slow_version(
-    tmp_path: Path, record_property: Callable[[str, object], None]
-) -> None:
+def test_a_hundred_changes_on_a_busy_machine_and_ten_to_a_slow_version(tmp_path: Path) -> None:
+    """A worker that loads gets a tenth of a core that is held: this takes the better part of an hour."""
     began = time.monotonic()
-    with loaded(tmp_path, workers=2, rate=25, seconds=7000) as (service, flow):
-        assert change_to_and_fro(service, flow, 100) == []
-        record_property("seconds of a hundred changes", round(time.monotonic() - began))
-        gates = ["trial", *["warm-up"] * 5, *["soak"] * 2, *["watch"] * 2]
-        assert refuse_slow(service, gates) == []
-    record_property("seconds", round(time.monotonic() - began))
-    record_property("requests, none failed", len(flow.report.records))
-    record_property("p99, ms", round(1000 * flow.report.quantile(0.99)))
+    gates = ["trial", *["warm-up"] * 5, *["soak"] * 2, *["watch"] * 2]
+    with loaded(tmp_path, workers=1, rate=25, seconds=7000) as (service, flow):
+        refused = change_to_and_fro(service, flow, 100)
+        seconds = time.monotonic() - began
+        let_through = refuse_slow(service, gates)
+        report = flow.report
+        found = {
+            "changes": 100,
+            "refused": refused,
+            "seconds of these changes": round(seconds),
+            "changes to the slow version": len(gates),
+            "let through": let_through,
+            "seconds": round(time.monotonic() - began),
+            "requests": len(report.records),
+            "failed": len(report.failures()),
+            "versions": dict(Counter(record.version for record in report.records)),
+            "p50_ms": round(report.quantile(0.5) * 1000, 1),
+            "p99_ms": round(report.quantile(0.99) * 1000, 1),
+        }
+        RECORDS.mkdir(parents=True, exist_ok=True)
+        path = RECORDS / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-gates.json"
+        path.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        assert (refused, let_through) == ([], [])
