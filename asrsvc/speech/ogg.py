@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import os
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from asrsvc.speech.ogg_pages import page_checksum
+
 # The mark, version, flags, granule, serial, sequence number, checksum, and number of lacing values.
 _HEAD: Final = struct.Struct("<4sBBqIIIB")
 _CHECKSUM_AT: Final = 22
-_REVERSED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _CONTINUED: Final = 1
 _FIRST: Final = 2
 _OPUS_RATE: Final = 48_000
@@ -119,15 +119,9 @@ def _page(descriptor: int, head: bytes, position: int) -> _Page | None:
     lacing = head[_HEAD.size : _HEAD.size + count]
     body = os.pread(descriptor, sum(lacing), position + _HEAD.size + count)
     blank = head[:_CHECKSUM_AT] + bytes(4) + head[_CHECKSUM_AT + 4 : _HEAD.size]
-    if mark != b"OggS" or len(body) < sum(lacing) or _checksum(blank + lacing + body) != checksum:
+    if mark != b"OggS" or len(body) < sum(lacing) or page_checksum(blank + lacing + body) != checksum:
         return None
     return _Page(flags, granule, serial, sequence, lacing, body)
-
-
-def _checksum(page: bytes) -> int:
-    """CRC-32 of the polynomial 0x04c11db7, highest bit first: the mirror image of what zlib computes."""
-    mirrored = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return int(f"{mirrored:032b}"[::-1], 2)
 
 
 def _begin(page: _Page) -> _Stream | None:

@@ -80,7 +80,7 @@ class Pages:
         length = sum(lacing)
         body = reader.read(length)
         whole = len(lacing) == count and len(body) == length
-        if whole and _checksum(head[:22] + bytes(4) + head[26:] + lacing + body) != checksum:
+        if whole and page_checksum(head[:22] + bytes(4) + head[26:] + lacing + body) != checksum:
             self.damaged += 1
             return None
         pieces, is_open = _pieces(lacing, body)
@@ -162,7 +162,11 @@ def _pieces(lacing: bytes, body: bytes) -> tuple[list[bytes], bool]:
     return pieces, is_open
 
 
-def _checksum(page: bytes) -> int:
-    """CRC-32 of the polynomial 0x04c11db7, highest bit first; zlib's is the mirror image of it."""
+def page_checksum(page: bytes) -> int:
+    """CRC-32 of the polynomial 0x04c11db7, highest bit first; zlib's is the mirror image of it.
+
+    Args:
+        page: with zeros in the place of its checksum.
+    """
     mirrored = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{mirrored:032b}"[::-1], 2)
