@@ -50,6 +50,7 @@ def test_a_runtime_folder_that_is_gone_for_a_while_holds_nothing_up(tmp_path: Pa
         service.wait_whole(service.other)
 
 
+CLOCK_TOOLS = Path(__file__).with_name("faked_clock")
 FAKETIME = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
 
 
@@ -63,8 +64,11 @@ def test_a_clock_that_jumps_disturbs_nothing(tmp_path: Path) -> None:
         "FAKETIME_TIMESTAMP_FILE": str(clock),
         "FAKETIME_CACHE_DURATION": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "PYTHONPATH": str(CLOCK_TOOLS),
     }
     with operated(tmp_path / "service", **faked) as service:
+        check = [service.python, "-c", "import time; time.sleep(0.01)"]
+        subprocess.run(check, env=service.environ, timeout=PATIENCE, check=True)
         with watching(service) as watch, traffic(service, 20.0) as flow:
             for offset, version in (("+2d", service.other), ("-2d", service.good), ("+0", service.other)):
                 clock.write_text(f"{offset}\n")
