@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,8 @@ SCHEMA: Final = 3
 READABLE_FROM: Final = 1
 """the oldest schema whose code can work with what this code makes"""
 _BUSY_SECONDS: Final = 10.0  # for another process's transaction, which takes milliseconds
+_PAUSE_SECONDS: Final = 0.005
+_PRIMARY: Final = 0xFF  # the bits of an error's code that hold its kind (sqlite.org/rescode.html)
 _CREATING: Final = threading.Lock()
 _FULL: Final = frozenset({sqlite3.SQLITE_FULL})
 
@@ -118,8 +121,7 @@ class Database:
         )
         try:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded while the file is empty
-            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            if mode != "wal":
+            if _journal_mode(connection) != "wal":
                 raise JobsUnavailable(f"{self._path}: SQLite cannot use WAL there: a local disk is right")
             connection.execute("PRAGMA synchronous = FULL")  # what has been answered survives a power cut
             connection.execute("PRAGMA foreign_keys = ON")
@@ -170,6 +172,24 @@ def _create(path: Path) -> None:
     """
     with _CREATING, suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
+def _journal_mode(connection: sqlite3.Connection) -> str:
+    """Ask for a write-ahead log, and say what there is then.
+
+    SQLite does not wait here for another connection that does the same, whatever the timeout of this one.
+    """
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & _PRIMARY == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > deadline:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return str(mode)
 
 
 def _bring_up_to_date(connection: sqlite3.Connection) -> None:
