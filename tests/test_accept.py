@@ -772,6 +772,8 @@ def test_one_that_has_something_in_hand_lets_an_idle_one_go_first(run: Run) -> N
                 for number in range(1, 11):
                     busy.put(SHORT)
                     await until(lambda number=number: len(idle) + len(busy.taken) == 1 + number)
+                    # Else its wait for this one would end just when the next one comes.
+                    await until(lambda: not busy.places._yielding)
                     for place in idle:
                         place.release()
             finally:
