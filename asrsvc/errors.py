@@ -33,6 +33,13 @@ class AsrError(Exception):
         self.code = code or self.default_code
 
 
+class HandedOn(BaseException):
+    """The request goes on in another worker: nothing here may answer it, or count it.
+
+    It is no Exception, so that nobody on the way takes it for a failure.
+    """
+
+
 class BadRequest(AsrError):
     """The request cannot be understood: a field is missing, unknown or has a wrong value."""
 

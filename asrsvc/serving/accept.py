@@ -1,9 +1,8 @@
-"""Accepting, looking at the header without reading it, and passing connections to the queue.
+"""Accepting connections, and looking at a header without reading it until it is whole.
 
 Every worker that is ready accepts. It looks at the header (MSG_PEEK), waiting for more of it with
-SO_RCVLOWAT, under a deadline and a limit of size: a client that is silent or trickles costs no slot.
-What needs the engine waits in a lane (`asrsvc.serving.lanes`) until a worker has a place for it; the
-rest is answered here. The header is parsed with httptools, which parses it again when it is served.
+SO_RCVLOWAT, under a deadline and a limit of size: a client that is silent or trickles its header costs next
+to nothing. The header is parsed with httptools, which parses it again when it is served.
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ from typing import Any, Final, Protocol
 
 import httptools
 
-from asrsvc.serving.lanes import Lane, LaneName, has_gone, listens
-from asrsvc.serving.limits import NO_TICKET
+from asrsvc.serving.lanes import has_gone
 from asrsvc.serving.paths import plain_path
 
 log = logging.getLogger(__name__)
@@ -37,10 +35,6 @@ _PAUSE_SECONDS: Final = 0.1
 _GRACE_SECONDS: Final = 1.0  # a client that is well may take so long from its connection to its request
 _FRESH_SECONDS: Final = 0.25  # so long a request is taken to be on its way on a new connection
 _LOOK_AGAIN_SECONDS: Final = 0.05
-_COURTESY_SECONDS: Final = 0.003  # an idle worker needs a tenth of that to take what waits
-_CROWD_SECONDS: Final = 0.5
-_EXPIRE_SECONDS: Final = 0.5
-_EXPIRE_AT_ONCE: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,30 +44,6 @@ class Head:
     method: str
     path: str
     headers: tuple[tuple[bytes, bytes], ...]
-
-
-class Tickets(Protocol):
-    """Where the requests of clients with limits are counted; see `asrsvc.serving.limits`."""
-
-    def hand_on(self, ticket: int) -> None:
-        """It goes into the queue."""
-
-    def take(self, ticket: int) -> None:
-        """It has come out of the queue, into this process."""
-
-    def leave(self, ticket: int) -> None:
-        """It has ended."""
-
-
-class Entry(Protocol):
-    """A request of a client that may come in; it counts until it is withdrawn or its ticket left."""
-
-    @property
-    def ticket(self) -> int:
-        """In the table of clients."""
-
-    def withdraw(self) -> None:
-        """Nothing was done for it."""
 
 
 class Serve(Protocol):
@@ -154,31 +124,19 @@ class Acceptor:
         listeners: Iterable[tuple[socket.socket, dict[str, Any]]],
         *,
         serve: Serve,
-        lane_of: Callable[[Head], LaneName | None],
-        lanes: dict[LaneName, Lane],
         limits: Limits,
         changed: Callable[[], None],
-        admit: Callable[[Head, socket.socket], Entry | Exception] | None = None,
-        tickets: Tickets | None = None,
     ) -> None:
         """Prepare; `start` begins.
 
         Args:
             listeners: each with what belongs to the state of its requests.
             serve: answers a request in this worker.
-            lane_of: which lane a request must wait in; None if it needs no engine.
-            lanes: the queue.
             limits: of connections.
             changed: called when the number of those that have begun to send has changed.
-            admit: lets a request in that would wait in a lane, or says what it is answered instead.
-            tickets: where those are counted that it has let in.
         """
-        self._admit = admit
-        self._tickets = tickets
         self._listeners = list(listeners)
         self._serve = serve
-        self._lane_of = lane_of
-        self._lanes = lanes
         self._limits = limits
         self._changed = changed
         self._begun = 0
@@ -288,7 +246,7 @@ class Acceptor:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(data) + 1)
             self._wait(visitor)
             return
-        self._route(visitor, head)
+        self._answer_here(visitor, {})
 
     def _look_again(self, visitor: _Visitor) -> None:
         if visitor in self._visitors:
@@ -297,30 +255,9 @@ class Acceptor:
     def _wait(self, visitor: _Visitor) -> None:
         self._loop.add_reader(visitor.connection.fileno(), self._look, visitor)
 
-    def _route(self, visitor: _Visitor, head: Head) -> None:
-        lane = None if visitor.state.get("local") else self._lane_of(head)
-        if lane is None:
-            self._answer_here(visitor, {})
-            return
-        entry = self._admit(head, visitor.connection) if self._admit is not None else None
-        if isinstance(entry, Exception):
-            self._answer_here(visitor, {"denial": entry})
-            return
-        ticket = entry.ticket if entry is not None else NO_TICKET
-        self._forget(visitor)
-        if self._tickets is not None:
-            self._tickets.hand_on(ticket)  # before: another worker may have it at once
-        if self._lanes[lane].put(visitor.connection, time.monotonic(), ticket):
-            visitor.connection.close()  # this process's descriptor; the lane holds another
-        else:
-            if entry is not None:
-                entry.withdraw()
-            self._serve(visitor.connection, {**visitor.state, "refusal": "over_capacity"})
-        self._count(visitor, begun=False)
-
     def _answer_here(self, visitor: _Visitor, state: dict[str, Any]) -> None:
         self._forget(visitor)
-        self._serve(visitor.connection, {**visitor.state, **state})
+        self._serve(visitor.connection, {**visitor.state, "arrived": time.monotonic(), **state})
         self._count(visitor, begun=False)
 
     def _settle(self, visitor: _Visitor) -> None:
@@ -365,205 +302,3 @@ class Acceptor:
             visitor.timer.cancel()
         if visitor.seen:
             visitor.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-
-
-class Places:
-    """The requests that this worker has taken from the queue, and whether it may take another.
-
-    A worker works on one short and one long request at a time; their spans take turns in the engine.
-    One that has something in hand lets those go first that have nothing. While a roll goes on there is
-    a worker more than cores: it waits until one of the others has ended its request, for a while.
-    A request whose body is slow to arrive gives its turn up while it waits, so that a slow client
-    does not keep the engine idle.
-    """
-
-    def __init__(
-        self,
-        lanes: dict[LaneName, Lane],
-        *,
-        serve: Serve,
-        patience: float,
-        longest_wait: float,
-        most: int,
-        changed: Callable[[], None],
-        tickets: Tickets | None = None,
-        crowded: Callable[[], bool] = lambda: False,
-    ) -> None:
-        """Prepare; `start` begins.
-
-        Args:
-            lanes: the queue.
-            serve: answers a request in this worker.
-            patience: seconds that a body may take before its request gives up its turn.
-            longest_wait: seconds; who has waited longer is served at once, to be told so.
-            most: requests at the same time, with those whose body is slow.
-            changed: called when the number of requests in hand, or of those that hold a turn, has changed.
-            tickets: where requests of clients with limits are counted.
-            crowded: whether as many short requests are at work, in all workers, as there are cores for.
-        """
-        self._tickets = tickets
-        self._crowded = crowded
-        self._lanes = lanes
-        self._serve = serve
-        self._patience = patience
-        self._longest_wait = longest_wait
-        self._most = most
-        self._changed = changed
-        self._held: set[Place] = set()
-        self._loop = asyncio.get_running_loop()
-        self._open = False
-        self._watched: set[LaneName] = set()
-        self._yielding: set[LaneName] = set()
-        self._expiry: asyncio.TimerHandle | None = None
-
-    @property
-    def in_hand(self) -> int:
-        """Requests begun and not ended."""
-        return len(self._held)
-
-    @property
-    def short_at_work(self) -> int:
-        """Short requests that hold a turn."""
-        return sum(place.holds_turn and place.lane is LaneName.SHORT for place in self._held)
-
-    def start(self) -> None:
-        """Begin to take."""
-        self._open = True
-        self._watch()
-        self._expire()
-
-    def stop(self) -> None:
-        """Take no more; what has been taken goes on."""
-        self._open = False
-        self._watch()
-        if self._expiry is not None:
-            self._expiry.cancel()
-
-    def _may_take(self, lane: LaneName) -> bool:
-        return (
-            self._open
-            and len(self._held) < self._most
-            and not any(place.lane is lane and place.holds_turn for place in self._held)
-        )
-
-    def _watch(self) -> None:
-        """Listen to the lanes that a request may be taken from, and to no others."""
-        for name, lane in self._lanes.items():
-            if self._may_take(name) and name not in self._watched | self._yielding:
-                self._watched.add(name)
-                self._loop.add_reader(lane.fileno(), self._take, name)
-            elif not self._may_take(name) and name in self._watched:
-                self._watched.discard(name)
-                self._loop.remove_reader(lane.fileno())
-
-    def _expire(self) -> None:
-        """Take those out that have waited too long, turn or no turn: the application tells them."""
-        latest = time.monotonic() - self._longest_wait
-        for name, lane in self._lanes.items():
-            for _ in range(_EXPIRE_AT_ONCE):
-                arrived = lane.oldest()
-                if arrived is None or arrived >= latest:
-                    break
-                self._begin(name)
-        self._expiry = self._loop.call_later(_EXPIRE_SECONDS, self._expire)
-
-    def _take(self, name: LaneName) -> None:
-        if not self._may_take(name):
-            return
-        if self._engaged() or self._too_many(name):
-            self._yielding.add(name)
-            self._watched.discard(name)
-            self._loop.remove_reader(self._lanes[name].fileno())
-            self._loop.call_later(_COURTESY_SECONDS, self._take_after_all, name, time.monotonic())
-        else:
-            self._begin(name)
-
-    def _engaged(self) -> bool:
-        return any(place.holds_turn for place in self._held)
-
-    def _too_many(self, name: LaneName) -> bool:
-        return name is LaneName.SHORT and self._crowded()
-
-    def _take_after_all(self, name: LaneName, since: float) -> None:
-        """Nobody else was idle, or one more would only slow those who work."""
-        if self._may_take(name):
-            patient = not self._engaged() and time.monotonic() - since < _CROWD_SECONDS
-            if patient and self._too_many(name):
-                self._loop.call_later(_COURTESY_SECONDS, self._take_after_all, name, since)
-                return
-            self._begin(name)
-        self._yielding.discard(name)
-        self._watch()
-
-    def _begin(self, name: LaneName) -> None:
-        waiting = self._lanes[name].take()
-        if waiting is None:
-            return  # another worker was quicker
-        if self._tickets is not None:
-            self._tickets.take(waiting.ticket)
-        ended = has_gone(waiting.connection)
-        if ended and not listens(waiting.connection):
-            log.info("a client left the queue", extra={"error": "client_gone"})
-            waiting.connection.close()
-            self._leave(waiting.ticket)
-            return
-        place = Place(self, name, ticket=waiting.ticket)
-        self._held.add(place)
-        place.timer = self._loop.call_later(self._patience, place.give_way)
-        self._update()
-        self._serve(waiting.connection, {"arrived": waiting.arrived, "place": place, "ahead": ended})
-
-    def _update(self) -> None:
-        self._watch()
-        self._changed()
-
-    def release(self, place: Place) -> None:
-        """A request has ended."""
-        if place in self._held:
-            self._held.discard(place)
-            self._leave(place.ticket)
-            self._update()
-
-    def _leave(self, ticket: int) -> None:
-        if self._tickets is not None:
-            self._tickets.leave(ticket)
-
-
-@dataclass(slots=True, eq=False)
-class Place:
-    """One request's place in a worker."""
-
-    places: Places
-    lane: LaneName
-    holds_turn: bool = True
-    """whether it keeps others of its lane out"""
-    ticket: int = NO_TICKET
-    """in the table of clients"""
-    timer: asyncio.TimerHandle | None = None
-
-    def give_way(self) -> None:
-        """The body is slow: another request may begin meanwhile."""
-        self.holds_turn = False
-        self.places._update()
-
-    def body_complete(self) -> None:
-        """The body has arrived: the request needs the engine now."""
-        self._quiet()
-        if not self.holds_turn:
-            self.holds_turn = True
-            self.places._update()
-
-    def lengthen(self) -> None:
-        """The request has turned out to be a long one: it keeps other long ones out, and no short ones."""
-        self.lane = LaneName.LONG
-        self.places._update()
-
-    def release(self) -> None:
-        """The request has ended, whichever way; may be called again."""
-        self._quiet()
-        self.places.release(self)
-
-    def _quiet(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None

@@ -37,11 +37,12 @@ from asrsvc.serving.handover import (
     take_over,
 )
 from asrsvc.serving.happenings import Happenings, reason_of_end
-from asrsvc.serving.lanes import Lane, LaneName
+from asrsvc.serving.lanes import LaneName
 from asrsvc.serving.ledger import Ledger
 from asrsvc.serving.members import Member, Members
 from asrsvc.serving.metric_folder import empty_metric_folder
 from asrsvc.serving.notify import Notifier
+from asrsvc.serving.queue import Queue
 from asrsvc.serving.roll import (
     Action,
     Drains,
@@ -133,14 +134,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._lock_runtime_folder(loaded.runtime_dir)
             self._begin_to_measure(loaded.runtime_dir)
         self._myself = status.myself(__version__)
-        limit = loaded.queue_limit
-        if self._inherited is None:
-            self._lanes = {name: Lane.create(limit) for name in LaneName}
-        else:
-            self._lanes = {
-                name: Lane.inherit(ends, limit)
-                for name, ends in zip(LaneName, self._inherited.lanes, strict=True)
-            }
+        self._queues = self._take_queues(loaded.queue_limit)
         self._clients = table_of_clients(loaded, self._inherited)
         self._scoreboard = Scoreboard.create()
         self._soak = Soak(self._scoreboard, lambda version: not is_demonstration(self._store, version))
@@ -160,6 +154,17 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             refuse_open_listeners(self.LISTENERS, self._ops_listeners(), loaded)
         except SettingError as error:
             raise HaltServer(str(error), error.exit_code) from None
+
+    def _take_queues(self, limit: int) -> dict[LaneName, Queue]:
+        """The old master's, so that what waits there is served; else new ones."""
+        if self._inherited is None:
+            return {name: Queue.create(limit) for name in LaneName}
+        found = self._inherited.queues
+        if len(found) != len(LaneName):
+            raise HaltServer(
+                "the master that runs has a queue that this code cannot share: restart the service instead", 2
+            )
+        return {name: Queue.inherit(ends, limit) for name, ends in zip(LaneName, found, strict=True)}
 
     def _lock_runtime_folder(self, folder: Path) -> None:
         """A second service on the same runtime folder would fight over the status file."""
@@ -325,7 +330,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             reference_cost=self._members.cheapest(base) if alike else None,
             problems=self._problems,
             settings=self._settings,
-            lanes=self._lanes,
+            queues=self._queues,
             row=row,
             service=self._scoreboard.row(0),
             clients=self._clients,
@@ -490,8 +495,8 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._refused = None
         self._settings = loaded
         self._machine.limits = self._limits()
-        for lane in self._lanes.values():
-            lane.set_limit(loaded.queue_limit)
+        for queue in self._queues.values():
+            queue.set_limit(loaded.queue_limit)
         now = time.monotonic()
         self.num_workers = loaded.worker_count()
         if self.num_workers != self._machine.wanted:
@@ -563,19 +568,19 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.reexec()
 
     def reexec(self) -> None:
-        """Start the new master (gunicorn); it inherits listeners and lanes by their numbers."""
-        lanes = tuple(lane.descriptors() for lane in self._lanes.values())
+        """Start the new master (gunicorn); it inherits listeners and queues by their numbers."""
+        queues = tuple(queue.descriptors() for queue in self._queues.values())
         environ = {**self._environ, **self._systemd_environ}
         environ.pop("WATCHDOG_PID", None)
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         environ |= handed_down(
             os.getpid(),
             [listener.fileno() for listener in self.LISTENERS],
-            Inheritance(lanes, self.systemd, self._clients.descriptor, writer),
+            Inheritance(queues, self.systemd, self._clients.descriptor, writer),
         )
         self.reexec_pid = os.fork()
         if not self.reexec_pid:
-            inherited = [*(end for ends in lanes for end in ends), self._clients.descriptor, writer]
+            inherited = [*(end for ends in queues for end in ends.all()), self._clients.descriptor, writer]
             exec_master(self.START_CTX, environ, inherited)
         os.close(writer)
         # Its workers load all at once and are tried once; then there is the hand-over.

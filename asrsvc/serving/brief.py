@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from asrsvc.serving.keys import KeyRing
-from asrsvc.serving.lanes import Lane, LaneName
+from asrsvc.serving.lanes import LaneName
 from asrsvc.serving.limits import ClientTable
+from asrsvc.serving.queue import Queue
 from asrsvc.serving.scoreboard import Row
 from asrsvc.settings import Settings
 
@@ -33,7 +34,7 @@ class Brief:
     problems: tuple[str, ...]
     """sentences: why there is no version, or why it is not the wished one"""
     settings: Settings
-    lanes: dict[LaneName, Lane]
+    queues: dict[LaneName, Queue]
     row: Row
     """the worker's own numbers"""
     service: Row
@@ -45,7 +46,7 @@ class Brief:
     pipe: int
     """descriptor that the worker writes its lines to"""
     ops_listeners: frozenset[int]
-    """descriptors of listeners whose requests never wait in a lane"""
+    """descriptors of listeners whose requests never wait in the queue"""
     keep_listeners: bool
     """whether somebody else (systemd) keeps the listeners when the service stops"""
 

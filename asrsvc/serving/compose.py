@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-import socket
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from starlette.datastructures import Headers
-
-from asrsvc.errors import AmbiguousVersion, AsrError, NotFound, StoreError
+from asrsvc.errors import AmbiguousVersion, NotFound, StoreError
 from asrsvc.jobs.manners import Manners
 from asrsvc.release.bake import Found
 from asrsvc.release.card import read_card
 from asrsvc.release.catalogue import catalogue
 from asrsvc.release.store import Store
 from asrsvc.serving import status
-from asrsvc.serving.accept import Head
 from asrsvc.serving.brief import Brief
 from asrsvc.serving.cores import SharedCores
 from asrsvc.serving.jobs import PATIENCE_SECONDS, Jobs, most_here
-from asrsvc.serving.lanes import LaneName
 from asrsvc.serving.loading import Loaded
 from asrsvc.serving.metric_folder import metric_folder
 from asrsvc.serving.operations import Operation, Operations
+from asrsvc.serving.parcel import Parcel
 from asrsvc.serving.scoreboard import Row
 from asrsvc.settings import Settings, is_public
 from asrsvc.speech.batch import Batcher
 from asrsvc.speech.decode import Limits
 from asrsvc.speech.ffmpeg import HelperPool
 from asrsvc.speech.transcribe import Transcriber
-from asrsvc.web.access import Access, Admission, Asked, Rules
+from asrsvc.web.access import Access, Rules
 from asrsvc.web.admin import Admin
 from asrsvc.web.app import (
-    ENGINE_PATHS,
     Counting,
     Envelope,
     Observe,
@@ -45,7 +41,7 @@ from asrsvc.web.app import (
 from asrsvc.web.meter import Meter
 from asrsvc.web.metric_files import MetricFiles
 from asrsvc.web.metrics import Metrics, Sources
-from asrsvc.web.upload import SHORT_BYTES, check_head, declared_length
+from asrsvc.web.upload import Form
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +111,7 @@ def _counting(brief: Brief, load_seconds: float = 0.0, twin: Found | None = None
     files = MetricFiles(metric_folder(brief.settings.runtime_dir))
     sources = Sources(
         status_path=brief.settings.runtime_dir / status.FILE_NAME,
-        queue_lengths=lambda: {name.name.lower(): len(lane) for name, lane in brief.lanes.items()},
+        queue_lengths=lambda: {name.name.lower(): len(queue) for name, queue in brief.queues.items()},
         queue_limit=brief.settings.queue_limit,
         keys=brief.keys,
     )
@@ -203,51 +199,16 @@ class _Hands:
         return status.to_json(status.read(self._status))
 
 
-class Router:
-    """Tells which lane a request must wait in, and whether its client may."""
+def form_of(parcel: Parcel, descriptor: int) -> Form:
+    """The form of a request that has waited.
 
-    def __init__(self, settings: Settings, access: Access) -> None:
-        self._limit_bytes = settings.max_upload_mb * 2**20
-        self._access = access
-
-    def lane_of(self, head: Head) -> LaneName | None:
-        """None where the header alone decides the answer, or no engine is needed."""
-        if head.path not in ENGINE_PATHS or head.method != "POST":
-            return None
-        headers = Headers(raw=list(head.headers))
-        try:
-            check_head(headers, self._limit_bytes)
-            length = declared_length(headers)
-        except AsrError:
-            return None  # the application says the same, in an answer
-        return LaneName.SHORT if length is not None and length <= SHORT_BYTES else LaneName.LONG
-
-    def admit(self, head: Head, connection: socket.socket) -> Ticketed | AsrError:
-        """Let a request into the queue and count it, or say what it is answered."""
-        try:
-            address = connection.getpeername() if connection.family != socket.AF_UNIX else ""
-        except OSError:
-            address = ""  # it has gone; whoever takes it sees that
-        peer = address[0] if address else ""
-        asked = Asked(head.method, head.path, Headers(raw=list(head.headers)), peer)
-        try:
-            return Ticketed(self._access, self._access.admit(asked))
-        except AsrError as error:
-            return error
-
-
-@dataclass(frozen=True, slots=True)
-class Ticketed:
-    """A request that has been let in."""
-
-    access: Access
-    admission: Admission
-
-    @property
-    def ticket(self) -> int:
-        """In the table of clients."""
-        return self.admission.ticket
-
-    def withdraw(self) -> None:
-        """Nothing was done for it."""
-        self.access.withdraw(self.admission)
+    Args:
+        parcel: what is known of it.
+        descriptor: of the file that it came in, which is the form's from now on.
+    """
+    form = Form(parcel.fields, parcel.lists, size=parcel.size, begun=parcel.begun)
+    if parcel.has_file:
+        form.descriptor = descriptor
+    else:
+        os.close(descriptor)
+    return form

@@ -15,7 +15,7 @@ from asrsvc.serving.limits import ClientTable
 from asrsvc.settings import SettingError, Settings, is_public
 
 _TICKETS_IN_HAND: Final = 2600
-"""requests of clients with limits that are in hand, at most: some of each of 256 workers"""
+"""requests whose bodies arrive, or that are in hand, and streams of events: some of each of 256 workers"""
 
 
 def read_keys_of(loaded: Settings) -> KeyRing | None:
@@ -35,7 +35,7 @@ def table_of_clients(loaded: Settings, inherited: Inheritance | None) -> ClientT
     if inherited is not None:
         with suppress(OSError, ValueError):  # there is none, or one of another program
             return ClientTable(inherited.clients)
-    return ClientTable.create(len(LaneName) * loaded.queue_limit + _TICKETS_IN_HAND)
+    return ClientTable.create(2 * len(LaneName) * loaded.queue_limit + _TICKETS_IN_HAND)
 
 
 def refuse_open_listeners(listeners: Sequence[Any], ops: Sequence[Any], loaded: Settings) -> None:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from asrsvc import settings
+from asrsvc.serving.queue import Ends
 from asrsvc.settings import INHERITANCE_VARIABLE
 
 
@@ -23,8 +24,8 @@ from asrsvc.settings import INHERITANCE_VARIABLE
 class Inheritance:
     """What a new master takes over beside the listeners."""
 
-    lanes: tuple[tuple[int, int], ...]
-    """descriptors of each lane's entrance and exit"""
+    queues: tuple[Ends, ...]
+    """of each size; none: the old master's queue is of another kind, and cannot be shared"""
     systemd: bool
     """whether systemd keeps the listeners"""
     clients: int
@@ -39,16 +40,24 @@ def inheritance() -> Inheritance | None:
     if text is None:
         return None
     found = json.loads(text)
-    lanes = tuple((int(one), int(two)) for one, two in found["lanes"])
-    inherited = Inheritance(lanes, bool(found["systemd"]), int(found.get("clients", -1)), int(found["pipe"]))
+    inherited = Inheritance(
+        queues=tuple(Ends(_pairs(one["lanes"]), int(one["table"])) for one in found.get("queues", ())),
+        systemd=bool(found["systemd"]),
+        clients=int(found.get("clients", -1)),
+        pipe=int(found["pipe"]),
+    )
     os.set_inheritable(inherited.pipe, False)  # noqa: FBT003 - its name is its meaning
     return inherited
+
+
+def _pairs(found: Iterable[Sequence[int]]) -> tuple[tuple[int, int], ...]:
+    return tuple((int(one), int(two)) for one, two in found)
 
 
 def handed_down(master_pid: int, listeners: Sequence[int], inherited: Inheritance) -> dict[str, str]:
     """The environment variables of a new master."""
     content = {
-        "lanes": inherited.lanes,
+        "queues": [{"lanes": ends.lanes, "table": ends.table} for ends in inherited.queues],
         "systemd": inherited.systemd,
         "clients": inherited.clients,
         "pipe": inherited.pipe,

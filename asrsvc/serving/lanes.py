@@ -1,8 +1,8 @@
-"""The queue that all workers share: connections with nothing read yet, held by the kernel.
+"""A line of requests that wait, held by the kernel: each is a connection and a file with what has come.
 
 A lane is a pair of Unix SOCK_SEQPACKET sockets that the master makes and every worker inherits, old
-and new. A worker that has looked at a request's header passes the connection in (SCM_RIGHTS, unix(7))
-with the time when it began to wait; a worker with a free slot takes the oldest one out. Nothing waits in a
+and new. A worker that has read a request passes both descriptors in (SCM_RIGHTS, unix(7)) with the time
+when the request began to wait; a worker with a free slot takes the oldest one out. Nothing waits in a
 process that may leave or die, and how many wait is the kernel's own count.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import array
 import errno
 import fcntl
+import os
 import select
 import socket
 import struct
@@ -21,8 +22,10 @@ from typing import Final
 
 from asrsvc.serving.limits import NO_TICKET
 
-# CLOCK_MONOTONIC when its header was whole, seconds; its ticket in the table of clients.
-_MESSAGE: Final = struct.Struct("!di")
+# CLOCK_MONOTONIC when it began to wait, seconds; its ticket in the table of clients; the number of its
+# client; whether the first bytes of its answer have been sent.
+_MESSAGE: Final = struct.Struct("!dqq?")
+_DESCRIPTORS: Final = 2
 # A waiting connection takes less than this of the socket's buffer (skb and its control message).
 _BUFFER_BYTES: Final = 1024
 _SO_SNDBUFFORCE: Final = 32  # socket(7); not in Python's socket module
@@ -34,7 +37,7 @@ _NO_ROOM: Final = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS, er
 
 
 class LaneName(IntEnum):
-    """Which lane a request waits in."""
+    """How much work a request is taken to be; each size has a queue of its own."""
 
     SHORT = 0
     LONG = 1
@@ -42,13 +45,24 @@ class LaneName(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A connection that was taken out of the queue."""
+    """A request that waits, or has waited."""
 
     connection: socket.socket
+    spool: int
+    """descriptor of the file that holds the request; see `asrsvc.serving.parcel`"""
     arrived: float
-    """time.monotonic() when its header was whole and it began to wait, seconds"""
+    """time.monotonic() when it began to wait, seconds"""
     ticket: int = NO_TICKET
     """in the table of clients"""
+    client: int = 0
+    """number of its client; see `asrsvc.serving.limits.number_of`"""
+    ahead: bool = False
+    """whether the first bytes of its answer have been sent; see `listens`"""
+
+    def close(self) -> None:
+        """Let go of both descriptors."""
+        self.connection.close()
+        os.close(self.spool)
 
 
 class Lane:
@@ -105,41 +119,48 @@ class Lane:
         fcntl.ioctl(self._exit.fileno(), termios.FIONREAD, held)
         return held[0] // _MESSAGE.size
 
-    def put(self, connection: socket.socket, arrived: float, ticket: int = NO_TICKET) -> bool:
-        """Let a connection wait; False if the lane is full. The caller closes its own descriptor."""
+    def put(self, waiting: Waiting) -> bool:
+        """Let a request wait; False if the lane is full. The caller closes its own descriptors."""
         if len(self) >= self._limit:
             return False
+        message = _MESSAGE.pack(waiting.arrived, waiting.ticket, waiting.client, waiting.ahead)
+        descriptors = [waiting.connection.fileno(), waiting.spool]
         try:
-            socket.send_fds(self._entrance, [_MESSAGE.pack(arrived, ticket)], [connection.fileno()])
+            socket.send_fds(self._entrance, [message], descriptors)
         except OSError as error:
             if error.errno in _NO_ROOM:
                 return False
             raise
         return True
 
-    def oldest(self) -> float | None:
-        """When the connection that has waited longest began to wait (time.monotonic()); None: none waits."""
+    def look(self) -> tuple[float, int] | None:
+        """When the request that has waited longest began to wait (time.monotonic()), and the number of its
+        client; None: none waits.
+        """
         try:
-            arrived, _ticket = _MESSAGE.unpack(self._exit.recv(_MESSAGE.size, socket.MSG_PEEK))
+            message = self._exit.recv(_MESSAGE.size, socket.MSG_PEEK)
         except BlockingIOError:
             return None
-        return float(arrived)
+        arrived, _ticket, client, _ahead = _MESSAGE.unpack(message)
+        return float(arrived), int(client)
 
     def take(self) -> Waiting | None:
-        """The connection that has waited longest, or None if none waits.
+        """The request that has waited longest, or None if none waits.
 
         One whose client has gone is still given out; `has_gone` tells.
         """
         try:
-            message, descriptors, _flags, _address = socket.recv_fds(self._exit, _MESSAGE.size, 1)
+            message, descriptors, _flags, _address = socket.recv_fds(self._exit, _MESSAGE.size, _DESCRIPTORS)
         except BlockingIOError:
             return None
-        if not descriptors:
-            return None  # the descriptor did not fit into this process's table
-        arrived, ticket = _MESSAGE.unpack(message)
+        if len(descriptors) < _DESCRIPTORS:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return None  # they did not fit into this process's table
+        arrived, ticket, client, ahead = _MESSAGE.unpack(message)
         connection = socket.socket(fileno=descriptors[0])
         connection.settimeout(0)
-        return Waiting(connection, arrived, ticket)
+        return Waiting(connection, descriptors[1], arrived, ticket, client, ahead)
 
 
 def has_gone(connection: socket.socket) -> bool:

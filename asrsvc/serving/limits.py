@@ -1,9 +1,16 @@
-"""How many requests each client has at the same time, and how fast they come, over all workers.
+"""What each client holds at the same time, and how fast its requests come, over all workers.
 
 The table is shared memory, made by the master and mapped by whoever inherits its descriptor, a new
-master too. A request that counts has a ticket with the process that holds it, or none while it waits
-in the queue; a ticket of a process that has died is given back, so nothing leaks. How many a client
-has is counted from the tickets each time: there is no sum that a killed process could leave wrong.
+master too. A request that brings work has a ticket with the process that holds it, or none while it
+waits in the queue; so has a stream of events. A ticket of a process that has died is given back, so
+nothing leaks. What a client has is counted from the tickets each time: there is no sum that a killed
+process could leave wrong.
+
+What is scarce is shared out by dynamic thresholds (Choudhury & Hahne, "Dynamic queue length thresholds
+for shared-memory packet switches", IEEE/ACM Transactions on Networking, 1998): a client may hold as much
+as is still free, times a factor. One client alone gets most of it, the others always find a rest, and
+nobody needs to know how many clients there are.
+
 Rates are kept as one time for each client (GCRA: ITU-T I.371, the virtual scheduling algorithm).
 """
 
@@ -18,13 +25,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final
 
 log = logging.getLogger(__name__)
 
 NO_TICKET: Final = -1
-_MAGIC: Final = 0x61737273_00000001
+_MAGIC: Final = 0x61737273_00000002
 _HEADER: Final = 4  # words: magic, tickets, clients, none
+SPOOL_FACTOR: Final = 2
+"""times the free bytes of the spool that a client may hold: two thirds of it, if it is alone"""
 _CLIENTS: Final = 4096
 """whose rate is known; more make the one that has been quiet for longest forgotten"""
 _IN_QUEUE: Final = 0
@@ -32,6 +42,15 @@ _IN_QUEUE: Final = 0
 _LOCK_SECONDS: Final = 0.1
 _LOCK_PAUSE: Final = 0.0005
 _MINUTE_NS: Final = 60_000_000_000
+
+
+class Kind(IntEnum):
+    """What a ticket is for; 0 is a free one."""
+
+    REQUEST = 1
+    """a request that brings work: its body arrives, it waits, or it is in hand"""
+    STREAM = 2
+    """a stream of events"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +62,7 @@ class Allowance:
     rate: int = 0
     """requests a minute; so many may come at once, and are made good evenly; 0: any"""
     concurrency: int = 0
-    """at the same time; 0: any"""
+    """requests at the same time; 0: any, as long as nobody else waits"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +80,8 @@ class Refused:
     """No, for this reason."""
 
     reason: str
-    """`rate`, `concurrency`, or `full`: more requests are under way than can be told apart"""
+    """`rate`, `concurrency`, `share`: the client holds as many as it may beside what is free, or `full`:
+    more are under way than can be told apart"""
     retry_seconds: float
 
 
@@ -84,7 +104,9 @@ class ClientTable:
         self._holder = words[start : start + tickets]  # client of each ticket, 0: free
         self._owner = words[start + tickets : start + 2 * tickets]
         self._since = words[start + 2 * tickets : start + 3 * tickets]
-        start += 3 * tickets
+        self._bytes = words[start + 3 * tickets : start + 4 * tickets]  # of its upload, in the spool
+        self._kind = words[start + 4 * tickets : start + 5 * tickets]
+        start += 5 * tickets
         self._who = words[start : start + clients]  # client of each rate, 0: free
         self._due = words[start + clients : start + 2 * clients]  # when its bucket is full again, ns
 
@@ -93,10 +115,10 @@ class ClientTable:
         """An empty table.
 
         Args:
-            tickets: requests of clients with a limit that may be under way at the same time.
+            tickets: requests and streams that may be under way at the same time.
         """
         descriptor = os.memfd_create("asrsvc-clients")
-        size = (_HEADER + 3 * tickets + 2 * _CLIENTS) * 8
+        size = (_HEADER + 5 * tickets + 2 * _CLIENTS) * 8
         os.ftruncate(descriptor, size)
         with mmap.mmap(descriptor, size) as memory, memoryview(memory).cast("q") as words:
             words[1], words[2] = tickets, _CLIENTS
@@ -127,31 +149,87 @@ class ClientTable:
             fcntl.lockf(self.descriptor, fcntl.LOCK_UN)
 
     def enter(self, allowance: Allowance) -> int | Refused:
-        """Let a request in: its ticket (NO_TICKET: none is needed), or why not."""
-        if not allowance.rate and not allowance.concurrency:
-            return NO_TICKET
-        client = _number(allowance.client)
+        """Let a request in: its ticket (NO_TICKET: it cannot be counted now), or why not."""
+        client = number_of(allowance.client)
         now = time.monotonic_ns()
         with self._locked() as locked:
             if not locked:
                 return NO_TICKET
-            ticket = NO_TICKET
-            if allowance.concurrency:
-                held = self._holder.tolist()
-                if held.count(client) >= allowance.concurrency:
-                    return Refused("concurrency", 1.0)
-                if 0 not in held:
-                    return Refused("full", 1.0)
-                ticket = held.index(0)
+            held = self._holder.tolist()
+            mine = self._count(held, client, Kind.REQUEST)
+            if allowance.concurrency and mine >= allowance.concurrency:
+                return Refused("concurrency", 1.0)
+            free = held.count(0)
+            if mine >= free:
+                return Refused("share" if free else "full", 1.0)
             if allowance.rate:
                 late = self._charge(client, allowance.rate, now)
                 if late > 0:
                     return Refused("rate", late / 1e9)
-            if ticket != NO_TICKET:
-                self._since[ticket] = now
-                self._owner[ticket] = os.getpid()
-                self._holder[ticket] = client  # last: now it counts
-            return ticket
+            return self._give(held.index(0), client, Kind.REQUEST, now)
+
+    def open_stream(self, client: str, most: int) -> int | Refused:
+        """Let a stream of events begin: its ticket, or why not.
+
+        Args:
+            client: who it is.
+            most: streams of all clients; one alone may have half of them.
+        """
+        number = number_of(client)
+        with self._locked() as locked:
+            if not locked:
+                return NO_TICKET
+            held = self._holder.tolist()
+            free = most - self._kind.tolist().count(Kind.STREAM)
+            if self._count(held, number, Kind.STREAM) >= free:
+                return Refused("share" if free > 0 else "full", 1.0)
+            if 0 not in held:
+                return Refused("full", 1.0)
+            return self._give(held.index(0), number, Kind.STREAM, time.monotonic_ns())
+
+    def _count(self, held: list[int], client: int, kind: Kind) -> int:
+        if not held.count(client):
+            return 0
+        return sum(one == client and of == kind for one, of in zip(held, self._kind.tolist(), strict=True))
+
+    def _give(self, ticket: int, client: int, kind: Kind, now: int) -> int:
+        self._since[ticket] = now
+        self._owner[ticket] = os.getpid()
+        self._bytes[ticket] = 0
+        self._kind[ticket] = kind
+        self._holder[ticket] = client  # last: now it counts
+        return ticket
+
+    def hold(self, ticket: int, size: int, budget: int) -> bool:
+        """Whether the upload of a request may take so many bytes of the spool; if so, they are taken.
+
+        Args:
+            ticket: of the request.
+            size: bytes, with those that it has already.
+            budget: bytes of all uploads together; one client alone may have two thirds of them.
+        """
+        if ticket == NO_TICKET:
+            return True
+        with self._locked() as locked:
+            if not locked:
+                return True
+            others = self._bytes.tolist()
+            others[ticket] = 0
+            client = self._holder[ticket]
+            total = sum(others)
+            mine = (
+                sum(taken for taken, one in zip(others, self._holder.tolist(), strict=True) if one == client)
+                if total
+                else 0
+            )
+            if mine + size > SPOOL_FACTOR * (budget - total - size):
+                return False
+            self._bytes[ticket] = size
+            return True
+
+    def spooled(self) -> int:
+        """Bytes of all uploads in the spool."""
+        return sum(self._bytes.tolist())
 
     def _charge(self, client: int, rate: int, now: int) -> int:
         """Take one request from a client's bucket; else nanoseconds until there is one."""
@@ -180,7 +258,7 @@ class ClientTable:
         """Give a request back to its client's bucket: nothing was done for it."""
         if not allowance.rate:
             return
-        client = _number(allowance.client)
+        client = number_of(allowance.client)
         with self._locked() as locked:
             known = self._who.tolist()
             if locked and client in known:
@@ -191,7 +269,7 @@ class ClientTable:
         if not allowance.rate:
             return None
         now = time.monotonic_ns()
-        known, client = self._who.tolist(), _number(allowance.client)
+        known, client = self._who.tolist(), number_of(allowance.client)
         due = self._due[known.index(client)] if client in known else now
         used = max(0, due - now)
         each = _MINUTE_NS // allowance.rate
@@ -208,13 +286,18 @@ class ClientTable:
             self._owner[ticket] = os.getpid()
 
     def leave(self, ticket: int) -> None:
-        """The request has ended."""
+        """The request, or the stream, has ended."""
         if ticket != NO_TICKET:
-            self._holder[ticket] = 0
+            self._free(ticket)
+
+    def _free(self, ticket: int) -> None:
+        self._bytes[ticket] = 0
+        self._kind[ticket] = 0
+        self._holder[ticket] = 0  # last: now another may have it
 
     def under_way(self, client: str) -> int:
         """Requests of a client that have a ticket."""
-        return self._holder.tolist().count(_number(client))
+        return self._holder.tolist().count(number_of(client))
 
     def sweep(self, *, dead: int | None = None, longest_wait: float) -> int:
         """Give back the tickets of processes that have died; how many there were.
@@ -231,7 +314,7 @@ class ClientTable:
             if client and self._is_lost(ticket, dead, oldest)
         ]
         for ticket in found:
-            self._holder[ticket] = 0
+            self._free(ticket)
         return len(found)
 
     def _is_lost(self, ticket: int, dead: int | None, oldest: int) -> bool:
@@ -249,7 +332,7 @@ class ClientTable:
         return False
 
 
-def _number(client: str) -> int:
+def number_of(client: str) -> int:
     """64 bits that stand for a client; never 0."""
     digest = hashlib.blake2b(client.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True) or 1

@@ -14,6 +14,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import socket
 import uuid
 from collections.abc import Callable
 from http import HTTPStatus
@@ -92,6 +94,33 @@ class LingeringProtocol(HttpToolsProtocol):
         if code in _REFUSALS:
             status, message = _REFUSALS[code]
             self._refuse(status, message, code, linger=HEAD_LINGER_SECONDS)
+        again = self.app_state.pop("again", None)
+        if again is not None:  # a request that has been read elsewhere
+            self.data_received(again)
+
+    # A request that goes on in another worker.
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the first bytes of the answer have been sent."""
+        return self._ahead
+
+    def connection(self) -> socket.socket:
+        """A descriptor of its own for the connection; the caller closes it."""
+        return socket.socket(fileno=os.dup(self._wire.get_extra_info("socket").fileno()))
+
+    def pause(self) -> None:
+        """Read nothing from now on."""
+        self._wire.pause_reading()
+
+    def go_on(self) -> None:
+        """Read on after all."""
+        self._wire.resume_reading()
+
+    def let_go(self) -> None:
+        """Forget the connection, which somebody else has: nothing is sent or closed over it."""
+        self.cycle.disconnected = True
+        self._wire.abort()
 
     def data_received(self, data: bytes) -> None:
         """Parse, or throw away what comes after the request or its answer (asyncio.Protocol)."""

@@ -29,11 +29,15 @@ from uvicorn_worker import UvicornWorker
 from asrsvc.errors import AsrError
 from asrsvc.release.speed import cost_class
 from asrsvc.release.versions import Version
-from asrsvc.serving.accept import Acceptor, Limits, Place, Places
+from asrsvc.serving.accept import Acceptor, Limits
 from asrsvc.serving.brief import Brief, Line, say
 from asrsvc.serving.gentle import in_gentle_thread
 from asrsvc.serving.happenings import WORN_MEMORY, WORN_REQUESTS, WORN_TWIN
+from asrsvc.serving.intake import Intake
+from asrsvc.serving.lanes import Waiting
 from asrsvc.serving.memory import GIVE_BACK_SECONDS, anonymous_mebibytes, give_back
+from asrsvc.serving.parcel import Parcel, unpack
+from asrsvc.serving.places import Place, Places
 from asrsvc.serving.protocol import LingeringProtocol
 from asrsvc.serving.scoreboard import Column
 
@@ -53,7 +57,6 @@ _BEAT_SECONDS: Final = 1.0
 _WEIGH_EVERY_BEATS: Final = 5
 _REASON_SECONDS: Final = 1.0  # from SIGTERM until the master says why, at most
 _LOOK_SECONDS: Final = 0.02  # how often a worker that drains looks whether it is done
-_BODY_PATIENCE_SECONDS: Final = 0.05
 _VISITORS: Final = 2048
 _DESCRIPTORS_EACH: Final = 4  # of those that a process may have, one in so many may be a visitor
 
@@ -226,36 +229,28 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
     # Serving.
 
     def _open(self) -> None:
-        from asrsvc.serving import compose  # noqa: PLC0415 - not in the master
 
         brief = self.brief
         workers = brief.settings.worker_count()
         self._places = Places(
-            brief.lanes,
-            serve=self._hand_over,
-            patience=_BODY_PATIENCE_SECONDS,
+            brief.queues,
+            serve=self._serve_waiting,
             longest_wait=brief.settings.queue_timeout,
-            most=compose.MOST_REQUESTS,
             changed=self._count,
             tickets=brief.clients,
             crowded=lambda: brief.row.total(Column.SHORT_AT_WORK) >= workers,
         )
-        router = compose.Router(brief.settings, compose.access(brief))
         self._acceptor = Acceptor(
             [
                 (listener.sock, {"local": True} if listener.fileno() in brief.ops_listeners else {})
                 for listener in self.sockets
             ],
             serve=self._hand_over,
-            lane_of=router.lane_of if brief.version else lambda _head: None,
-            lanes=brief.lanes,
             limits=Limits(
                 head_seconds=brief.settings.header_timeout,
                 visitors=min(_VISITORS, _raise_descriptor_limit() // _DESCRIPTORS_EACH),
             ),
             changed=self._count_arriving,
-            admit=router.admit,
-            tickets=brief.clients,
         )
         if self._jobs is not None:
             self._places.start()
@@ -263,15 +258,49 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         self._acceptor.start()
 
     def _hand_over(self, connection: socket.socket, state: dict[str, Any]) -> None:
-        """Hand a connection to uvicorn's protocol."""
-        loop = asyncio.get_running_loop()
+        """Hand a new connection to uvicorn's protocol."""
         protocol = LingeringProtocol(config=self.config, server_state=self._state, app_state=state)
+        if not state.get("local") and self.brief.version is not None:
+            state["intake"] = Intake(self._places, self.brief.queues, self.brief.clients, protocol)
+        self._connect(protocol, connection, None)
+
+    def _serve_waiting(self, waiting: Waiting, place: Place, *, ahead: bool) -> None:
+        """Hand a connection that has waited, and its request, to uvicorn's protocol."""
+        try:
+            parcel = unpack(waiting.spool)
+        except (OSError, ValueError) as error:
+            log.error("a request that has waited cannot be read: %s", error)
+            waiting.close()
+            place.release()
+            return
+        state = self._state_of(parcel, waiting, place, ahead=ahead)
+        protocol = LingeringProtocol(config=self.config, server_state=self._state, app_state=state)
+        protocol.unserved = place.release
+        state["intake"] = Intake(self._places, self.brief.queues, self.brief.clients, protocol)
+        self._connect(protocol, waiting.connection, place)
+
+    def _state_of(self, parcel: Parcel, waiting: Waiting, place: Place, *, ahead: bool) -> dict[str, Any]:
+        from asrsvc.serving import compose  # noqa: PLC0415 - not in the master
+
+        return {
+            "place": place,
+            "form": compose.form_of(parcel, waiting.spool),
+            "waited_from": waiting.arrived,
+            "ticket": waiting.ticket,
+            "arrived": parcel.started,
+            "started": parcel.started,
+            "request_id": parcel.request_id,
+            "note": parcel.note,
+            "ahead": ahead,
+            "again": parcel.head,
+        }
+
+    def _connect(self, protocol: LingeringProtocol, connection: socket.socket, place: Place | None) -> None:
+        loop = asyncio.get_running_loop()
         protocol.refused = self._refused
-        if "place" in state:
-            protocol.unserved = state["place"].release
         task = loop.create_task(loop.connect_accepted_socket(lambda: protocol, connection))
         self._connecting.add(task)
-        task.add_done_callback(lambda done: self._connected(done, connection, state.get("place")))
+        task.add_done_callback(lambda done: self._connected(done, connection, place))
 
     def _connected(self, task: asyncio.Task[Any], connection: socket.socket, place: Place | None) -> None:
         self._connecting.discard(task)
@@ -363,7 +392,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         # Its client may have gone; to leave in the middle of a run would be a crash.
         if self.brief.row[Column.RUNNING] or self.brief.row[Column.IN_BACKGROUND]:
             return False
-        return not stopping or not any(len(lane) for lane in self.brief.lanes.values())
+        return not stopping or not any(len(queue) for queue in self.brief.queues.values())
 
     # The heart, and signals.
 

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -66,6 +66,10 @@ class Progress:
     """samples at 16 kHz from the start of the recording up to which all is recognised"""
     declared_seconds: float | None = None
     """length of the recording by its own header, which may be wrong; None: unknown"""
+    client: Hashable = None
+    """who asks: clients take turns in the engine"""
+    is_long: bool = True
+    """whether it takes turns with long ones; short ones have every other turn"""
     warnings: tuple[Notice, ...] = ()
     """about the recording; complete once all of it has been decoded"""
 
@@ -229,7 +233,7 @@ class Transcriber:
                 options.language,
                 use_itn=options.use_itn,
                 timeout=self._queue_timeout,
-                asker=request,
+                asker=(progress.is_long, progress.client, request),
             )
             yield _Asked(span, features, promise)
 

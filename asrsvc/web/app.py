@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asrsvc.errors import (
     AsrError,
     Cancelled,
+    HandedOn,
     MethodNotAllowed,
     NotFound,
     NotReady,
@@ -84,9 +85,10 @@ def create_app(
 ) -> Envelope:
     """Build the application of one worker.
 
-    The server that runs it puts into each request's state: `place` and `arrived` (time.monotonic())
-    if it has come through the queue, `refusal` (`over_capacity`) if it could not enter it, `denial` (an
-    AsrError) if it may not. What is behind `access` finds the `client` there.
+    The server that runs it puts into each request's state: `arrived` (time.monotonic()) when its header
+    was whole, and its `intake`, see `asrsvc.web.desk.Intake`; into that of one that has come through the
+    queue: `place`, `form`, `ticket`, `waited_from` (time.monotonic()), and the `request_id`, `started` and
+    `note` that it had before. What is behind `access` finds the `client` there.
 
     Args:
         settings: in force.
@@ -248,11 +250,11 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = time.monotonic()
         scope["path"] = plain_path(scope["raw_path"])  # before anything decides by it
-        request_id = _request_id(scope)
-        note: dict[str, Any] = {}
-        scope.setdefault("state", {}).update(request_id=request_id, note=note)
+        state = scope.setdefault("state", {})
+        state.setdefault("started", time.monotonic())
+        request_id = state.setdefault("request_id", _request_id(scope))
+        state.setdefault("note", {})
         status = 0
         self.meter.begin()
 
@@ -270,27 +272,39 @@ class Envelope:
 
         try:
             await self._app(scope, receive, send_with_headers)
+        except HandedOn:  # whoever answers it counts it
+            self.meter.handed_on()
+            return
         except Exception:  # answered by _on_unexpected; here it becomes visible, with its id
             log.exception("request failed", extra={"request_id": request_id})
-        finally:
-            if "place" in scope["state"]:
-                scope["state"]["place"].release()  # whoever has answered: the application may not have begun
-                status = scope["state"].get("outcome", status)  # of an answer that failed when it had begun
-                self._observe(status, note)
-            since = scope["state"].get("arrived", started)
-            self.meter.end(self._names.of(scope), status, time.monotonic() - since, note)
-            access_log.info(
-                "%s %s",
-                scope["method"],
-                scope["path"][:200],
-                extra={
-                    "request_id": request_id,
-                    "status": status,
-                    "total_ms": round((time.monotonic() - started) * 1000, 1),
-                    "version": self._version,
-                    **note,
-                },
-            )
+        except BaseException:
+            self._end(scope, status)
+            raise
+        self._end(scope, status)
+
+    def _end(self, scope: Scope, status: int) -> None:
+        """Count a request that has ended, and write its line."""
+        state, note = scope["state"], scope["state"]["note"]
+        if "form" in state:
+            state["form"].close()  # the application may not have come to it
+        if "place" in state:
+            state["place"].release()  # whoever has answered: the application may not have begun
+            status = state.get("outcome", status)  # of an answer that failed when it had begun
+            self._observe(status, note)
+        seconds = time.monotonic() - state["started"]
+        self.meter.end(self._names.of(scope), status, seconds, note)
+        access_log.info(
+            "%s %s",
+            scope["method"],
+            scope["path"][:200],
+            extra={
+                "request_id": state["request_id"],
+                "status": status,
+                "total_ms": round(seconds * 1000, 1),
+                "version": self._version,
+                **note,
+            },
+        )
 
 
 def _request_id(scope: Scope) -> str:

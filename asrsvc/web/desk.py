@@ -1,4 +1,4 @@
-"""Requests that have a place in this worker: the upload is read, and a thread works on it."""
+"""Requests for transcription: the upload is read, then there is a place for it, and a thread works on it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -15,33 +15,69 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from starlette.requests import Request
 
-from asrsvc.errors import Cancelled, NotReady
+from asrsvc.errors import Cancelled, HandedOn, NotReady, OverCapacity
 from asrsvc.remote.client import Client
+from asrsvc.serving.lanes import LaneName
 from asrsvc.speech.joining import whole
 from asrsvc.speech.transcribe import Options, Progress, Transcriber
 from asrsvc.speech.types import Segment, Transcript
 from asrsvc.web.fields import Field, names, sizes
 from asrsvc.web.notes import of_transcript
-from asrsvc.web.upload import SHORT_BYTES, Form, UploadLimits, check_head, read_form
-from asrsvc.web.url_field import URL, UrlField
+from asrsvc.web.upload import SHORT_BYTES, Form, UploadLimits, check_head, declared_length, read_form
+from asrsvc.web.url_field import UrlField
 
 _TICK_SECONDS: Final = 0.25  # between two looks at how far it is
 _SILENCE_SECONDS: Final = 10.0  # after which a step is given though nothing has moved
 _AHEAD: Final = 64  # segments that wait for a client that is slow to take them, at most
+SHORT_SECONDS: Final = 30.0
+"""of a short recording, at most: one span"""
+_LONG_SECONDS: Final = 0.1  # how often it is looked whether a request that was taken for short is a long one
 _LOOK_SECONDS: Final = 0.5  # how often the thread looks whether anybody still waits for its segments
 
 
 class Place(Protocol):
-    """A request's place among those that its worker has in hand."""
+    """A request's place among those that its worker works on."""
 
-    def body_complete(self) -> None:
-        """The engine is needed from now on."""
+    spent: float
+    """seconds that it has cost"""
+    handed_on: bool
+    """whether it goes on elsewhere"""
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it is taken to be a long one."""
+
+    def lengthen(self) -> bool:
+        """It has turned out to be a long one; whether it has a place here among those."""
 
     def release(self) -> None:
-        """Neither the engine nor the place is needed any more; may be called again."""
+        """The place is not needed any more; may be called again."""
 
-    def lengthen(self) -> None:
-        """The request has turned out to be a long one."""
+
+class Intake(Protocol):
+    """The way to a place, of one connection."""
+
+    def check_room(self, lane: LaneName, client: int) -> None:
+        """See, before a body is read, that its request could wait.
+
+        Raises:
+            OverCapacity: it could not.
+        """
+
+    def enter(self, lane: LaneName, client: int, scope: Mapping[str, Any], form: Form) -> Place:
+        """A place for a request that has been read.
+
+        Raises:
+            HandedOn: another worker will answer it.
+            OverCapacity, NoSpace: it may not wait.
+        """
+
+    def hand_on(self, lane: LaneName, client: int, scope: Mapping[str, Any], form: Form) -> None:
+        """Put it into the queue: the caller ends without a word.
+
+        Raises:
+            OverCapacity, NoSpace: it may not wait; nothing has been done.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +112,7 @@ class Desk:
             transcriber: does the work.
             limits: of request bodies.
             threads: requests that are decoded and recognised at the same time, at most.
-            queue_timeout: seconds that a request may have waited for its place.
+            queue_timeout: seconds that a request may wait for its place.
             remote: goes to the hosts that recordings may be fetched from; None: there are none.
         """
         self._url = UrlField(remote, limits)
@@ -98,17 +134,30 @@ class Desk:
             fields: that may stand beside the file.
 
         Raises:
-            NotReady: it has not come through the queue, or has waited there for too long.
+            NotReady: nothing is transcribed at this listener.
+            OverCapacity: its client has as many in the queue as it may.
             AsrError: what is wrong with the body, see `read_form`.
         """
+        state = request.scope["state"]
+        if "form" in state:
+            form: Form = state["form"]  # it was read before it waited
+        else:
+            form = await self._read(request, fields)
+        state["read"] = (dict(form.fields), {name: list(values) for name, values in form.lists.items()})
+        return form
+
+    async def _read(self, request: Request, fields: Sequence[Field]) -> Form:
         check_head(request.headers, self._limits.bytes)
         state = request.scope["state"]
-        if state.get("place") is None:
+        intake: Intake | None = state.get("intake")
+        if intake is None:
             raise NotReady("this listener does not transcribe: ask the service's own address")
-        waited = time.monotonic() - state["arrived"]
-        state["note"]["queue_ms"] = _milliseconds(waited)
-        if waited > self._queue_timeout:
-            raise NotReady(f"no worker was free for {waited:.0f} s", code="queue_timeout")
+        size = declared_length(request.headers)
+        try:
+            intake.check_room(_lane_of(size), state["client_number"])
+        except OverCapacity:
+            state["withdraw"]()
+            raise
         return await read_form(
             request.headers,
             request.receive,
@@ -119,14 +168,32 @@ class Desk:
         )
 
     async def fetch(self, request: Request, form: Form) -> None:
-        """Put the recording into a form that names one with `url`; until it is there, others have their turn.
+        """Put the recording into a form that names one with `url`.
 
         Raises:
             AsrError: why it cannot be had, see `UrlField.fetch`.
         """
         await self._url.fetch(request, form)
-        if form.size > SHORT_BYTES and URL.name in form.fields:
-            request.scope["state"]["place"].lengthen()
+
+    def enter(self, request: Request, form: Form) -> None:
+        """Wait for a place, here or in another worker; what the request asks for has been checked.
+
+        Raises:
+            HandedOn: it goes on elsewhere.
+            OverCapacity, NoSpace: it may not wait.
+            NotReady: it has waited for too long.
+        """
+        state = request.scope["state"]
+        if "place" not in state:
+            state["place"] = state["intake"].enter(
+                _lane_of(form.size), state["client_number"], request.scope, form
+            )
+            state["note"].setdefault("queue_ms", 0.0)
+            return
+        waited = time.monotonic() - state["waited_from"]
+        state["note"]["queue_ms"] = _milliseconds(waited)
+        if waited > self._queue_timeout:
+            raise NotReady(f"no worker was free for {waited:.0f} s", code="queue_timeout")
 
     async def transcribe(self, request: Request, form: Form, options: Options) -> Transcript:
         """Work on a request until its transcript is there.
@@ -151,44 +218,72 @@ class Desk:
     async def _work(
         self, request: Request, form: Form, options: Options, *, tick: float | None
     ) -> AsyncGenerator[Step, None]:
+        self.enter(request, form)
         state = request.scope["state"]
         place: Place = state["place"]
-        place.body_complete()
-        progress = Progress()
+        progress = Progress(client=state["client_number"], is_long=place.is_long)
         relay = _Relay()
         gone = asyncio.ensure_future(_disconnected(request))
         loop = asyncio.get_running_loop()
         tell = relay.tell if tick is not None else None
+        descriptor = form.take()
+        kept = _Kept(descriptor, form, wanted=not place.is_long)
         work = loop.run_in_executor(
-            self._threads, self._run, form.take(), options, progress, relay.cancelled, tell
+            self._threads, self._run, descriptor, options, progress, relay.cancelled, tell
         )
         told, told_at = 0.0, time.monotonic()
+        elsewhere = False
         try:
             while not gone.done():
                 done = work.done()
+                if not done and not place.is_long and _seconds(progress) > SHORT_SECONDS:
+                    progress.is_long = True
+                    elsewhere = not place.lengthen() and kept.usable and self._may_wait(state)
+                    if elsewhere:
+                        break
                 while relay.segments:
+                    kept.drop()
                     yield relay.take()
                     told_at = time.monotonic()
                 if done:
                     transcript = await work
                     state["note"].update(of_transcript(transcript))
-                    place.release()  # who gets the end of a stream may ask again at once
+                    _leave(place, progress)  # who gets the end of a stream may ask again at once
                     yield transcript
                     return
                 moved = progress.audio_seconds > told
                 if tick is not None and (moved or time.monotonic() - told_at > _SILENCE_SECONDS):
                     told, told_at = progress.audio_seconds, time.monotonic()
+                    kept.drop()
                     yield Moved(round(told, 3), progress.declared_seconds)
-                await relay.news(work, gone, within=tick)
-            raise Cancelled("the client has gone")
+                within = tick if place.is_long else min(tick or _LONG_SECONDS, _LONG_SECONDS)
+                await relay.news(work, gone, within=within)
+            if not elsewhere:
+                raise Cancelled("the client has gone")
         finally:
             relay.cancelled.set()
             gone.cancel()
             await asyncio.wait({work})  # its place is not free before it has let the engine go
-            place.release()
             if not work.cancelled():
                 work.exception()  # looked at: what failed after the client had gone is of no interest
+            if not elsewhere:
+                kept.drop()
+                _leave(place, progress)
             _write_note(state["note"], form, progress)
+        kept.restore()
+        place.handed_on = True
+        _leave(place, progress)
+        state["intake"].hand_on(LaneName.LONG, state["client_number"], request.scope, form)
+        raise HandedOn
+
+    @staticmethod
+    def _may_wait(state: Mapping[str, Any]) -> bool:
+        """Whether there is room in the queue for a request that has turned out to be a long one."""
+        try:
+            state["intake"].check_room(LaneName.LONG, state["client_number"])
+        except OverCapacity:
+            return False
+        return True
 
     def _run(
         self,
@@ -208,6 +303,44 @@ class Desk:
             return whole(tuple(found), progress.audio_seconds, progress.warnings)
         finally:
             os.close(descriptor)
+
+
+class _Kept:
+    """Another descriptor of a request's file, until it is sure that the request is answered here."""
+
+    def __init__(self, descriptor: int, form: Form, *, wanted: bool) -> None:
+        self._descriptor = os.dup(descriptor) if wanted else None
+        self._form = form
+
+    @property
+    def usable(self) -> bool:
+        """Whether it is there: nothing of the answer has been given yet."""
+        return self._descriptor is not None
+
+    def restore(self) -> None:
+        """Put it into the form again."""
+        self._form.descriptor, self._descriptor = self._descriptor, None
+
+    def drop(self) -> None:
+        """It is not needed; may be called again."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _seconds(progress: Progress) -> float:
+    """How long a recording is, as far as it is known."""
+    return max(progress.audio_seconds, progress.declared_seconds or 0.0)
+
+
+def _leave(place: Place, progress: Progress) -> None:
+    place.spent = progress.decode_seconds + progress.inference_cpu_seconds
+    place.release()
+
+
+def _lane_of(size: int | None) -> LaneName:
+    """The size that a request is taken to be by its bytes; None: they come in chunks."""
+    return LaneName.SHORT if size is not None and size <= SHORT_BYTES else LaneName.LONG
 
 
 class _Relay:

@@ -9,7 +9,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asrsvc.errors import AsrError, OverCapacity, Unauthorised
+from asrsvc.errors import AsrError, HandedOn, OverCapacity, Unauthorised
+from asrsvc.serving.limits import number_of
 from asrsvc.web.access import Access, Admission, Asked
 from asrsvc.web.answers import error_response
 
@@ -57,8 +58,8 @@ class _Origins(CORSMiddleware):
 class Gate:
     """Lets a request in, with who sends it in `scope["state"]["client"]`, or answers it.
 
-    The state may hold what was decided when its header came: `admission`, or the `denial` (an AsrError)
-    that is its answer. One that has come through the queue has its ticket in its place.
+    A request that brings work gets its `ticket` into the state, and the `client_number` that queues know its
+    client by; one that has come through the queue has both already.
 
     Ticket and place are given back before the last byte of the answer goes out: a client that asks one
     after the other may ask again as soon as it has that byte. The state's `leave` gives them back, once.
@@ -74,7 +75,8 @@ class Gate:
             await self._app(scope, receive, send)
             return
         stay = _Stay(self._access, scope, send)
-        scope["state"]["leave"] = stay.leave
+        state: dict[str, Any] = scope["state"]
+        state["leave"], state["withdraw"] = stay.leave, stay.withdraw
         try:
             try:
                 stay.admission = admission = self._admit(scope)
@@ -83,22 +85,24 @@ class Gate:
                 return
             if scope["method"] == "POST":
                 stay.limits = self._access.headers(admission.allowance)
-            scope["state"]["client"] = admission.client
+            state["client"] = admission.client
+            state.setdefault("ticket", admission.ticket)
+            state["client_number"] = number_of(admission.allowance.client)
             if admission.client.kind != "operator":
                 scope["client"] = (admission.client.address, 0)
             await self._app(scope, receive, stay.send)
+        except HandedOn:
+            stay.forget()
+            raise
         finally:
             stay.leave()
 
     def _admit(self, scope: Scope) -> Admission:
         """Raises an AsrError where the request goes no further."""
-        state: dict[str, Any] = scope["state"]
-        if "denial" in state:
-            raise state["denial"]
-        if state.get("refusal") == "over_capacity":
-            raise OverCapacity("as many requests wait as may wait: try again in a second")
         asked = asked_of(scope)
-        if "place" in state:  # it was counted before it waited; its key may have been revoked meanwhile
+        if (
+            "place" in scope["state"]
+        ):  # it was counted before it waited; its key may have been revoked meanwhile
             return Admission(*self._access.identify(asked))
         return self._access.admit(asked)
 
@@ -136,10 +140,20 @@ class _Stay:
         if self._left:
             return
         self._left = True
-        if self.admission is not None:
-            self._access.leave(self.admission)
         if "place" in self._state:
-            self._state["place"].release()
+            self._state["place"].release()  # with its ticket
+        elif self.admission is not None:
+            self._access.leave(self.admission)
+
+    def forget(self) -> None:
+        """Give nothing back: somebody else goes on with it."""
+        self._left = True
+
+    def withdraw(self) -> None:
+        """Give it back, and count nothing: nothing was done for the request."""
+        if not self._left and self.admission is not None:
+            self._left = True
+            self._access.withdraw(self.admission)
 
     async def send(self, message: Message) -> None:
         """Send a piece of the answer (ASGI 3)."""

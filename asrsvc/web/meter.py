@@ -107,6 +107,10 @@ class Meter:
         """A request has come in."""
         self._in_progress.inc()
 
+    def handed_on(self) -> None:
+        """A request goes on in another worker, which counts it."""
+        self._in_progress.dec()
+
     def end(self, route: str, status: int, seconds: float, note: Mapping[str, Any]) -> None:
         """A request has ended.
 

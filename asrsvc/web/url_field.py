@@ -61,7 +61,7 @@ class UrlField:
             Cancelled: the client has gone.
         """
         text = form.fields.get(URL.name, "").strip()
-        if not text:
+        if not text or form.descriptor is not None:  # it may have been fetched before the request waited
             return
         if self._client is None:
             raise BadRequest(

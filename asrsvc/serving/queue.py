@@ -1,0 +1,232 @@
+"""The queue of one size: a lane for each client, and the client whose turn it is.
+
+A client that is not known here gets an empty lane; where there is none, clients share lanes by hash. Whose
+turn it is follows from the work that each has had: start-time fair queueing (Goyal, Vin & Cheng, "Start-time
+fair queuing: a scheduling algorithm for integrated services packet switching networks", SIGCOMM 1996). The
+next request of a lane starts, in virtual time, where the lane's last one ended, or now, if the lane was idle;
+the earliest start is taken. What a request costs is known when it has ended: until then its lane is charged
+what its requests cost on average. So of n clients that all have work waiting each gets one nth of what is
+served, whatever the others send; one that is alone waits for nobody, and first come is first served.
+
+The lanes' table is shared memory, as the table of clients is; see `asrsvc.serving.limits`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import mmap
+import os
+import select
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from asrsvc.serving.lanes import Lane, Waiting
+
+log = logging.getLogger(__name__)
+
+LANES: Final = 16
+_HEADER: Final = 2  # words: lanes, virtual time
+_COLUMNS: Final = 3  # client, virtual finish, average cost
+_FIRST_COST: Final = 100_000
+"""microseconds that a request of a client is taken to cost of which nothing is known"""
+_SHARE: Final = 4
+"""one part in so many that the last request has in a client's average cost"""
+_LOCK_SECONDS: Final = 0.05
+_LOCK_PAUSE: Final = 0.0005
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The descriptors of a queue, to be inherited."""
+
+    lanes: tuple[tuple[int, int], ...]
+    """of each lane's entrance and exit"""
+    table: int
+
+    def all(self) -> list[int]:
+        """All of them."""
+        return [*(end for ends in self.lanes for end in ends), self.table]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A request that has been taken out, and what its lane was charged for it."""
+
+    waiting: Waiting
+    charged: int
+    """microseconds"""
+
+
+class Queue:
+    """The requests of one size that wait, of all workers."""
+
+    def __init__(self, lanes: Sequence[Lane], table: int, limit: int) -> None:
+        self._lanes = tuple(lanes)
+        self._table = table
+        self._limit = limit
+        self._memory = mmap.mmap(table, os.fstat(table).st_size)
+        words = memoryview(self._memory).cast("q")
+        count = len(self._lanes)
+        self._words = words
+        self._client = words[_HEADER : _HEADER + count]
+        self._finish = words[_HEADER + count : _HEADER + 2 * count]
+        self._cost = words[_HEADER + 2 * count : _HEADER + 3 * count]
+        self._epoll: select.epoll | None = None
+
+    @classmethod
+    def create(cls, limit: int, lanes: int = LANES) -> Queue:
+        """Make an empty queue.
+
+        Args:
+            limit: requests of one client that may wait if it is alone; all together may be twice as many.
+            lanes: clients that can be told apart at the same time.
+        """
+        table = os.memfd_create("asrsvc-queue")
+        os.ftruncate(table, (_HEADER + _COLUMNS * lanes) * 8)
+        return cls([Lane.create(2 * limit) for _ in range(lanes)], table, limit)
+
+    @classmethod
+    def inherit(cls, ends: Ends, limit: int) -> Queue:
+        """Take over a queue of another program."""
+        return cls([Lane.inherit(pair, 2 * limit) for pair in ends.lanes], ends.table, limit)
+
+    def descriptors(self) -> Ends:
+        """What is to be inherited."""
+        return Ends(tuple(lane.descriptors() for lane in self._lanes), self._table)
+
+    def fileno(self) -> int:
+        """A descriptor of this process that is readable while somebody waits."""
+        if self._epoll is None:
+            self._epoll = select.epoll()
+            for lane in self._lanes:
+                self._epoll.register(lane.fileno(), select.EPOLLIN)
+        return self._epoll.fileno()
+
+    def set_limit(self, limit: int) -> None:
+        """Let so many requests of one client wait from now on (the buffers stay as they were made)."""
+        self._limit = limit
+        for lane in self._lanes:
+            lane.set_limit(2 * limit)
+
+    def __len__(self) -> int:
+        """Requests that wait now."""
+        return sum(map(len, self._lanes))
+
+    def has_room(self, client: int) -> bool:
+        """Whether one more request of a client may wait: it may have as many as there is room for others."""
+        lengths = [len(lane) for lane in self._lanes]
+        return self._room(lengths, self._lane_of(client, lengths))
+
+    def _room(self, lengths: list[int], lane: int) -> bool:
+        return lengths[lane] + 1 <= 2 * self._limit - sum(lengths)
+
+    def put(self, waiting: Waiting) -> bool:
+        """Let a request wait; False if its client has as many here as it may. The caller closes its own
+        descriptors.
+        """
+        with self._locked():
+            lengths = [len(lane) for lane in self._lanes]
+            lane = self._lane_of(waiting.client, lengths)
+            if not self._room(lengths, lane):
+                return False
+            if self._client[lane] != waiting.client and not lengths[lane]:
+                self._client[lane] = waiting.client
+                self._finish[lane] = self._words[1]
+                self._cost[lane] = _FIRST_COST
+            return self._lanes[lane].put(waiting)
+
+    def _lane_of(self, client: int, lengths: list[int]) -> int:
+        known = self._client.tolist()
+        if client in known:
+            return known.index(client)
+        empty = [lane for lane, length in enumerate(lengths) if not length]
+        if not empty:
+            return client % len(self._lanes)
+        finish = self._finish.tolist()
+        return min(empty, key=lambda lane: finish[lane])  # the one whose client has been quiet for longest
+
+    def oldest(self) -> float | None:
+        """When the request that has waited longest began to wait (time.monotonic()); None: none waits."""
+        return min((seen[0] for lane in self._lanes if (seen := lane.look()) is not None), default=None)
+
+    def take(self, may: Callable[[int], bool] = lambda _client: True) -> Turn | None:
+        """The request whose turn it is, of those whose clients may be served here; None: there is none.
+
+        Args:
+            may: whether a request of the client with this number may be taken.
+        """
+        with self._locked():
+            now = self._words[1]
+            finish = self._finish.tolist()
+            starts: list[tuple[int, float, int]] = []
+            for number, lane in enumerate(self._lanes):
+                seen = lane.look()
+                if seen is not None and may(seen[1]):
+                    starts.append((max(now, finish[number]), seen[0], number))
+            for start, _arrived, number in sorted(starts):
+                waiting = self._lanes[number].take()
+                if waiting is None:
+                    continue
+                charged = self._cost[number] or _FIRST_COST
+                self._words[1] = start
+                self._finish[number] = start + charged
+                return Turn(waiting, charged)
+        return None
+
+    def take_oldest(self, before: float) -> Turn | None:
+        """A request that began to wait before a time (time.monotonic()), whoever's turn it is."""
+        for lane in self._lanes:
+            seen = lane.look()
+            if seen is not None and seen[0] < before:
+                waiting = lane.take()
+                if waiting is not None:
+                    return Turn(waiting, 0)
+        return None
+
+    def settle(self, client: int, charged: int, spent: int) -> None:
+        """A request has ended: its client's lane is charged what it has cost.
+
+        Args:
+            client: its number.
+            charged: microseconds that its lane was charged when it was taken; 0: it did not wait.
+            spent: microseconds that it has cost.
+        """
+        with self._locked():
+            known = self._client.tolist()
+            if client not in known:
+                return
+            lane = known.index(client)
+            self._finish[lane] = (
+                max(self._finish[lane], self._words[1] if not charged else 0) + spent - charged
+            )
+            if spent:
+                average = self._cost[lane] or spent
+                self._cost[lane] = max(1, average + (spent - average) // _SHARE)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock of the table, or go on without it: then two may have a turn at once.
+
+        A POSIX record lock goes with the process that holds it (fcntl(2)); holders need microseconds,
+        unless one is stopped there.
+        """
+        deadline = time.monotonic() + _LOCK_SECONDS
+        held = False
+        while not held:
+            try:
+                fcntl.lockf(self._table, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held = True
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    log.error("the queue's table is held by a process that does not let it go")
+                    break
+                time.sleep(_LOCK_PAUSE)
+        try:
+            yield
+        finally:
+            if held:
+                fcntl.lockf(self._table, fcntl.LOCK_UN)
