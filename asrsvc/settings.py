@@ -483,12 +483,13 @@ class Settings:
         "that bring work, a minute, from one client: a key without a rate of its own, or an address; 0: any",
         _integer(0, 1_000_000),
     )
-    client_concurrency: int = _setting(
+    client_concurrency: int | None = _setting(
         "ASR_CLIENT_CONCURRENCY",
-        "0",
+        "auto",
         "requests",
-        "that bring work, waiting or in hand, of one client at the same time; 0: any",
-        _integer(0, 100_000),
+        "that bring work, arriving, waiting or in hand, of one client at the same time; auto or 0: any, and"
+        " clients take turns while others wait too",
+        _auto_or(_integer(0, 100_000)),
     )
     trusted_proxies: tuple[str, ...] = _setting(
         "ASR_TRUSTED_PROXIES",
@@ -596,6 +597,14 @@ class Settings:
         "silence in the middle of a request body, at most; then the answer is 408",
         _seconds(0.1, 3600),
     )
+    body_least_rate: int = _setting(
+        "ASR_BODY_LEAST_RATE",
+        "1024",
+        "bytes a second",
+        "that a request body comes with, at least, on average over ASR_BODY_IDLE_TIMEOUT; then the answer is"
+        " 408; 0: any",
+        _integer(0, 10_000_000),
+    )
     decode_timeout: float = _setting(
         "ASR_DECODE_TIMEOUT",
         "60",
@@ -612,6 +621,14 @@ class Settings:
     )
     spool_dir: Path = _setting(
         "ASR_SPOOL_DIR", "{tmp}", "path", "folder of temporary files for uploads", _absolute_path
+    )
+    spool_mb: int | None = _setting(
+        "ASR_SPOOL_MB",
+        "auto",
+        "MiB",
+        "on disk, of uploads that arrive, wait or are worked on, of all workers; one client may have four"
+        " fifths of what is free; auto: what the disk of ASR_SPOOL_DIR has",
+        _auto_or(_integer(1, 16_777_216)),
     )
     jobs_running: int | None = _setting(
         "ASR_JOBS_RUNNING",

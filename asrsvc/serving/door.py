@@ -15,7 +15,7 @@ from asrsvc.serving.limits import ClientTable
 from asrsvc.settings import SettingError, Settings, is_public
 
 _TICKETS_IN_HAND: Final = 2600
-"""requests whose bodies arrive, or that are in hand, and streams of events: some of each of 256 workers"""
+"""requests whose bodies arrive, or that are in hand"""
 
 
 def read_keys_of(loaded: Settings) -> KeyRing | None:

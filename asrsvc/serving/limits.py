@@ -2,9 +2,8 @@
 
 The table is shared memory, made by the master and mapped by whoever inherits its descriptor, a new
 master too. A request that brings work has a ticket with the process that holds it, or none while it
-waits in the queue; so has a stream of events. A ticket of a process that has died is given back, so
-nothing leaks. What a client has is counted from the tickets each time: there is no sum that a killed
-process could leave wrong.
+waits in the queue; a ticket of a process that has died is given back, so nothing leaks. What a client
+has is counted from the tickets each time: there is no sum that a killed process could leave wrong.
 
 What is scarce is shared out by dynamic thresholds (Choudhury & Hahne, "Dynamic queue length thresholds
 for shared-memory packet switches", IEEE/ACM Transactions on Networking, 1998): a client may hold as much
@@ -25,7 +24,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Final
 
 log = logging.getLogger(__name__)
@@ -33,8 +31,8 @@ log = logging.getLogger(__name__)
 NO_TICKET: Final = -1
 _MAGIC: Final = 0x61737273_00000002
 _HEADER: Final = 4  # words: magic, tickets, clients, none
-SPOOL_FACTOR: Final = 2
-"""times the free bytes of the spool that a client may hold: two thirds of it, if it is alone"""
+SPOOL_FACTOR: Final = 4
+"""times the free bytes of the spool that a client may hold: four fifths of it, if it is alone"""
 _CLIENTS: Final = 4096
 """whose rate is known; more make the one that has been quiet for longest forgotten"""
 _IN_QUEUE: Final = 0
@@ -42,15 +40,6 @@ _IN_QUEUE: Final = 0
 _LOCK_SECONDS: Final = 0.1
 _LOCK_PAUSE: Final = 0.0005
 _MINUTE_NS: Final = 60_000_000_000
-
-
-class Kind(IntEnum):
-    """What a ticket is for; 0 is a free one."""
-
-    REQUEST = 1
-    """a request that brings work: its body arrives, it waits, or it is in hand"""
-    STREAM = 2
-    """a stream of events"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +94,7 @@ class ClientTable:
         self._owner = words[start + tickets : start + 2 * tickets]
         self._since = words[start + 2 * tickets : start + 3 * tickets]
         self._bytes = words[start + 3 * tickets : start + 4 * tickets]  # of its upload, in the spool
-        self._kind = words[start + 4 * tickets : start + 5 * tickets]
-        start += 5 * tickets
+        start += 4 * tickets
         self._who = words[start : start + clients]  # client of each rate, 0: free
         self._due = words[start + clients : start + 2 * clients]  # when its bucket is full again, ns
 
@@ -115,10 +103,10 @@ class ClientTable:
         """An empty table.
 
         Args:
-            tickets: requests and streams that may be under way at the same time.
+            tickets: requests that may be under way at the same time.
         """
         descriptor = os.memfd_create("asrsvc-clients")
-        size = (_HEADER + 5 * tickets + 2 * _CLIENTS) * 8
+        size = (_HEADER + 4 * tickets + 2 * _CLIENTS) * 8
         os.ftruncate(descriptor, size)
         with mmap.mmap(descriptor, size) as memory, memoryview(memory).cast("q") as words:
             words[1], words[2] = tickets, _CLIENTS
@@ -156,7 +144,7 @@ class ClientTable:
             if not locked:
                 return NO_TICKET
             held = self._holder.tolist()
-            mine = self._count(held, client, Kind.REQUEST)
+            mine = held.count(client)
             if allowance.concurrency and mine >= allowance.concurrency:
                 return Refused("concurrency", 1.0)
             free = held.count(0)
@@ -166,37 +154,12 @@ class ClientTable:
                 late = self._charge(client, allowance.rate, now)
                 if late > 0:
                     return Refused("rate", late / 1e9)
-            return self._give(held.index(0), client, Kind.REQUEST, now)
+            return self._give(held.index(0), client, now)
 
-    def open_stream(self, client: str, most: int) -> int | Refused:
-        """Let a stream of events begin: its ticket, or why not.
-
-        Args:
-            client: who it is.
-            most: streams of all clients; one alone may have half of them.
-        """
-        number = number_of(client)
-        with self._locked() as locked:
-            if not locked:
-                return NO_TICKET
-            held = self._holder.tolist()
-            free = most - self._kind.tolist().count(Kind.STREAM)
-            if self._count(held, number, Kind.STREAM) >= free:
-                return Refused("share" if free > 0 else "full", 1.0)
-            if 0 not in held:
-                return Refused("full", 1.0)
-            return self._give(held.index(0), number, Kind.STREAM, time.monotonic_ns())
-
-    def _count(self, held: list[int], client: int, kind: Kind) -> int:
-        if not held.count(client):
-            return 0
-        return sum(one == client and of == kind for one, of in zip(held, self._kind.tolist(), strict=True))
-
-    def _give(self, ticket: int, client: int, kind: Kind, now: int) -> int:
+    def _give(self, ticket: int, client: int, now: int) -> int:
         self._since[ticket] = now
         self._owner[ticket] = os.getpid()
         self._bytes[ticket] = 0
-        self._kind[ticket] = kind
         self._holder[ticket] = client  # last: now it counts
         return ticket
 
@@ -206,7 +169,7 @@ class ClientTable:
         Args:
             ticket: of the request.
             size: bytes, with those that it has already.
-            budget: bytes of all uploads together; one client alone may have two thirds of them.
+            budget: bytes of all uploads together; one client alone may have four fifths of them.
         """
         if ticket == NO_TICKET:
             return True
@@ -286,13 +249,12 @@ class ClientTable:
             self._owner[ticket] = os.getpid()
 
     def leave(self, ticket: int) -> None:
-        """The request, or the stream, has ended."""
+        """The request has ended."""
         if ticket != NO_TICKET:
             self._free(ticket)
 
     def _free(self, ticket: int) -> None:
         self._bytes[ticket] = 0
-        self._kind[ticket] = 0
         self._holder[ticket] = 0  # last: now another may have it
 
     def under_way(self, client: str) -> int:

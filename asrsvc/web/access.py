@@ -79,7 +79,7 @@ class Rules:
         unguarded = settings.api_keys is None and not settings.bind.startswith("unix:")
         return cls(
             client_rate=settings.client_rate,
-            client_concurrency=settings.client_concurrency,
+            client_concurrency=settings.client_concurrency or 0,
             proxies=Proxies.of(settings.trusted_proxies),
             hosts=frozenset(settings.allowed_hosts),
             origins=frozenset(settings.cors_origins),

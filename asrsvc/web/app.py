@@ -43,6 +43,7 @@ from asrsvc.web.metrics import Metrics
 from asrsvc.web.openai import TRANSCRIPTIONS_PATH, OpenAi
 from asrsvc.web.openapi import document as openapi
 from asrsvc.web.ops import health, live, unhealthy
+from asrsvc.web.spool import Spool
 from asrsvc.web.transcriptions import Transcriptions
 from asrsvc.web.upload import UploadLimits
 
@@ -106,6 +107,9 @@ def create_app(
     desk = Desk(
         transcriber,
         limits=limits,
+        spool=Spool(
+            access.table, settings.spool_dir, settings.spool_mb * 2**20 if settings.spool_mb else None
+        ),
         threads=threads,
         queue_timeout=settings.queue_timeout,
         remote=remote_client(settings),
@@ -147,6 +151,7 @@ def upload_limits(settings: Settings) -> UploadLimits:
         bytes=settings.max_upload_mb * 2**20,
         seconds=settings.body_timeout,
         idle_seconds=settings.body_idle_timeout,
+        least_rate=settings.body_least_rate,
         spool_dir=settings.spool_dir,
     )
 

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from starlette.requests import Request
 
-from asrsvc.errors import Cancelled, HandedOn, NotReady, OverCapacity
+from asrsvc.errors import Cancelled, HandedOn, NoSpace, NotReady, OverCapacity
 from asrsvc.remote.client import Client
 from asrsvc.serving.lanes import LaneName
 from asrsvc.speech.joining import whole
@@ -23,7 +23,16 @@ from asrsvc.speech.transcribe import Options, Progress, Transcriber
 from asrsvc.speech.types import Segment, Transcript
 from asrsvc.web.fields import Field, names, sizes
 from asrsvc.web.notes import of_transcript
-from asrsvc.web.upload import SHORT_BYTES, Form, UploadLimits, check_head, declared_length, read_form
+from asrsvc.web.spool import Spool
+from asrsvc.web.upload import (
+    MEMORY_BYTES,
+    SHORT_BYTES,
+    Form,
+    UploadLimits,
+    check_head,
+    declared_length,
+    read_form,
+)
 from asrsvc.web.url_field import UrlField
 
 _TICK_SECONDS: Final = 0.25  # between two looks at how far it is
@@ -102,6 +111,7 @@ class Desk:
         transcriber: Transcriber,
         *,
         limits: UploadLimits,
+        spool: Spool,
         threads: int,
         queue_timeout: float,
         remote: Client | None = None,
@@ -111,6 +121,7 @@ class Desk:
         Args:
             transcriber: does the work.
             limits: of request bodies.
+            spool: the disk that they have.
             threads: requests that are decoded and recognised at the same time, at most.
             queue_timeout: seconds that a request may wait for its place.
             remote: goes to the hosts that recordings may be fetched from; None: there are none.
@@ -118,6 +129,7 @@ class Desk:
         self._url = UrlField(remote, limits)
         self._transcriber = transcriber
         self._limits = limits
+        self._spool = spool
         self._queue_timeout = queue_timeout
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="asr-request")
 
@@ -155,7 +167,9 @@ class Desk:
         size = declared_length(request.headers)
         try:
             intake.check_room(_lane_of(size), state["client_number"])
-        except OverCapacity:
+            if size is not None and size > MEMORY_BYTES:
+                self._spool.expect(state["ticket"], size)
+        except (OverCapacity, NoSpace):
             state["withdraw"]()
             raise
         return await read_form(
@@ -165,6 +179,7 @@ class Desk:
             names(fields, many=False),
             lists=names(fields, many=True),
             most_bytes=sizes(fields),
+            hold=self._spool.holder(state["ticket"]),
         )
 
     async def fetch(self, request: Request, form: Form) -> None:
@@ -173,7 +188,8 @@ class Desk:
         Raises:
             AsrError: why it cannot be had, see `UrlField.fetch`.
         """
-        await self._url.fetch(request, form)
+        hold = self._spool.holder(request.scope["state"]["ticket"])
+        await self._url.fetch(request, form, reserve=hold)
 
     def enter(self, request: Request, form: Form) -> None:
         """Wait for a place, here or in another worker; what the request asks for has been checked.

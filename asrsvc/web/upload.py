@@ -37,7 +37,7 @@ SHORT_BYTES: Final = 8 * 2**20
 """of a short recording, at most: 4 minutes of 16-bit WAV at 16 kHz"""
 MOST_VALUES: Final = 100
 """values of a field that may come several times"""
-_MEMORY_BYTES: Final = 2**20
+MEMORY_BYTES: Final = 2**20
 """a request that declares no more than this is kept in memory"""
 _WAITING_BYTES: Final = 2**20
 _WAITING_PIECES: Final = 256
@@ -63,6 +63,8 @@ class UploadLimits:
     """time for the whole body to arrive"""
     idle_seconds: float
     """silence in the middle of the body"""
+    least_rate: int
+    """bytes a second that come on average over `idle_seconds`, at least; 0: any"""
     spool_dir: Path
     """folder for bodies that do not fit into memory"""
 
@@ -144,6 +146,7 @@ async def read_form(
     open_file: Callable[[], int] | None = None,
     lists: frozenset[str] = frozenset(),
     most_bytes: Mapping[str, int] | None = None,
+    hold: Callable[[int], Awaitable[None]] | None = None,
 ) -> Form:
     """Read the whole body.
 
@@ -157,6 +160,7 @@ async def read_form(
         open_file: gives the descriptor of what the file is written to; else it is a file without a name.
         lists: names of those that may come several times, as `name`, `name[]` or `name[0]`.
         most_bytes: size of a field by its name, where it may be larger than others.
+        hold: told the bytes that the file is about to have on disk; raises NoSpace where there is no room.
 
     Raises:
         BadRequest, TooLarge, RequestTimeout, NoSpace: what is wrong; nothing is left behind.
@@ -164,7 +168,7 @@ async def read_form(
     """
     boundary = check_head(headers, limits.bytes)
     length = declared_length(headers)
-    in_memory = open_file is None and length is not None and length <= _MEMORY_BYTES
+    in_memory = open_file is None and length is not None and length <= MEMORY_BYTES
     if open_file is None:
         open_file = _memory_file if in_memory else partial(spool_file, limits.spool_dir)
     form = Form()
@@ -175,9 +179,9 @@ async def read_form(
         async for chunk in _chunks(receive, limits):
             parser.write(chunk)
             if reader.full:
-                await reader.flush(in_thread=not in_memory)
+                await reader.flush(in_thread=not in_memory, hold=hold)
         parser.finish()
-        await reader.flush(in_thread=not in_memory)
+        await reader.flush(in_thread=not in_memory, hold=hold)
         if not parser.ended:
             raise BadRequest("the body ends in the middle of the form", code="body_incomplete")
         _check_recording(form)
@@ -206,8 +210,10 @@ def _check_recording(form: Form) -> None:
 async def _chunks(receive: Receive, limits: UploadLimits) -> AsyncIterator[bytes]:
     deadline = time.monotonic() + limits.seconds
     size = 0
+    pace = _Pace(limits)
     while True:
-        wait = min(limits.idle_seconds, deadline - time.monotonic())
+        asked = time.monotonic()
+        wait = min(limits.idle_seconds, deadline - asked)
         try:
             async with asyncio.timeout(max(wait, 0.0)):
                 message = await receive()
@@ -222,10 +228,38 @@ async def _chunks(receive: Receive, limits: UploadLimits) -> AsyncIterator[bytes
         size += len(chunk)
         if size > limits.bytes:
             raise _too_large(limits.bytes, f"over {limits.bytes} bytes")
+        pace.note(len(chunk), time.monotonic() - asked)
         if chunk:
             yield chunk
         if not message.get("more_body", False):
             return
+
+
+class _Pace:
+    """Sees that a body goes on: a client that trickles would hold a connection and memory for long."""
+
+    def __init__(self, limits: UploadLimits) -> None:
+        self._window = limits.idle_seconds
+        self._least = limits.least_rate
+        self._waited = 0.0
+        self._bytes = 0
+
+    def note(self, size: int, waited: float) -> None:
+        """Bytes have come, after so many seconds of waiting for them; what was spent otherwise is ours.
+
+        Raises:
+            RequestTimeout: too few of them in the last window.
+        """
+        self._waited += waited
+        self._bytes += size
+        if self._waited < self._window:
+            return
+        if self._bytes < self._least * self._waited:
+            raise RequestTimeout(
+                f"the body comes too slowly: {self._bytes} bytes in {self._waited:.0f} s;"
+                f" {self._least} bytes a second are the least (ASR_BODY_LEAST_RATE)"
+            )
+        self._waited, self._bytes = 0.0, 0
 
 
 def _too_large(limit: int, found: str) -> TooLarge:
@@ -270,12 +304,18 @@ class _Reader:
         """Whether what waits should be written before more comes."""
         return self._waiting >= _WAITING_BYTES or len(self.pending) >= _WAITING_PIECES
 
-    async def flush(self, *, in_thread: bool) -> None:
-        """Write what waits; in a thread where the disk may let it wait."""
+    async def flush(self, *, in_thread: bool, hold: Callable[[int], Awaitable[None]] | None) -> None:
+        """Write what waits; on disk in a thread, since it may let it wait.
+
+        Raises:
+            NoSpace: see `read_form`.
+        """
         data, self.pending, self._waiting = self.pending, [], 0
         if not data:
             return
         if in_thread:
+            if hold is not None:
+                await hold(self._form.size)
             await asyncio.to_thread(self._write, data)
         else:
             self._write(data)
