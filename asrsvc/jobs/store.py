@@ -19,6 +19,9 @@ from asrsvc.speech.transcribe import Options
 
 _SPARE_BYTES: Final = 64 * 2**20
 """of the disk, which an upload may not take: the table has to grow"""
+_SHARE: Final = 4
+"""times the free bytes that one client's jobs may take: four fifths, if there are no others (dynamic
+thresholds, see `asrsvc.serving.limits`)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +46,11 @@ class JobStore:
     # Receiving.
 
     def receive(self, client: str, size: int) -> Arrival:
-        """Reserve a place for a job whose upload is about to come.
+        """Reserve a place for a job whose upload is about to come; its bytes are reserved as they come.
 
         Args:
             client: whose it will be.
-            size: bytes of the upload, at most.
+            size: bytes of the upload as far as it is said: there must be room for them now.
 
         Raises:
             TooManyJobs: as many are kept as may be kept.
@@ -64,8 +67,8 @@ class JobStore:
                 raise NoSpace(f"the upload cannot be stored: {error.strerror}", param="file") from error
             try:
                 table.execute(
-                    "INSERT INTO jobs (id, client, state, bytes, created) VALUES (?, ?, 'receiving', ?, ?)",
-                    (job, client, size, now),
+                    "INSERT INTO jobs (id, client, state, bytes, created) VALUES (?, ?, 'receiving', 0, ?)",
+                    (job, client, now),
                 )
             except BaseException:
                 self._uploads.remove(job)
@@ -74,18 +77,19 @@ class JobStore:
         return Arrival(job, lock)
 
     def reserve(self, arrival: Arrival, size: int) -> None:
-        """Reserve another size for a job whose recording is about to come.
+        """Reserve bytes for a job, with those that it has: they have come, or are about to.
 
         Args:
             arrival: of the job.
-            size: bytes of the recording, at most.
+            size: bytes.
 
         Raises:
             NoSpace: there is no room for so many bytes.
         """
         with self._database.transaction() as table:
-            table.execute("UPDATE jobs SET bytes = 0 WHERE id = ?", (arrival.id,))
-            self._check_bytes(table, size)
+            found = table.execute("SELECT client, bytes FROM jobs WHERE id = ?", (arrival.id,)).fetchone()
+            client, had = found if found is not None else ("", 0)
+            self._check_bytes(table, client, size - had)
             table.execute("UPDATE jobs SET bytes = ? WHERE id = ?", (size, arrival.id))
 
     def _check_room(self, table: sqlite3.Connection, client: str, size: int) -> None:
@@ -97,7 +101,7 @@ class JobStore:
             raise TooManyJobs(f"{of_client} of your jobs are kept, and no more may be: {self._advice}")
         if kept >= limits.kept:
             raise TooManyJobs(f"{kept} jobs are kept, and no more may be: {self._advice}")
-        self._check_bytes(table, size)
+        self._check_bytes(table, client, size)
 
     @property
     def _advice(self) -> str:
@@ -105,13 +109,21 @@ class JobStore:
             f"delete those that you have fetched; they expire {self._limits.keep_seconds:g} s after their end"
         )
 
-    def _check_bytes(self, table: sqlite3.Connection, size: int) -> None:
-        (used,) = table.execute("SELECT coalesce(sum(bytes), 0) FROM jobs").fetchone()
+    def _check_bytes(self, table: sqlite3.Connection, client: str, size: int) -> None:
+        used, of_client = table.execute(
+            "SELECT coalesce(sum(bytes), 0), coalesce(sum(bytes * (client = ?)), 0) FROM jobs", (client,)
+        ).fetchone()
         most = self._limits.bytes
         if used + size > most:
             raise NoSpace(
                 f"the jobs that are kept take {used // 2**20} of {most // 2**20} MiB: "
                 f"no room for {size} bytes more; {self._advice}",
+                param="file",
+            )
+        if of_client + size > _SHARE * (most - used - size):
+            raise NoSpace(
+                f"your jobs take {of_client // 2**20} MiB and {(most - used) // 2**20} MiB are free:"
+                f" no room for {size} bytes more of one client; {self._advice}",
                 param="file",
             )
         if size + _SPARE_BYTES > self._uploads.free_bytes():

@@ -49,6 +49,7 @@ class Assembler:
         self._limits = limits
         self._rate = self._channels = 0
         self._changes = 0
+        self._values = 0
         self._mix = DownMix(1, 1)
         self._unmixed: list[Samples] = []  # each of shape (n, channels)
         self._unmixed_count = 0
@@ -65,6 +66,12 @@ class Assembler:
         if (piece.rate, channels) != (self._rate, self._channels):
             yield from self.rest()
             self._change_format(piece.rate, channels)
+        self._values += channels * count
+        if self._values > self._limits.max_values:
+            raise Refused(
+                f"it has over {self._limits.max_values:.0f} samples in its channels, which is the limit",
+                "audio_too_much",
+            )
         if piece.time is not None:
             hole = round(self.timeline.silence_before(piece.time) * self._rate)
             if hole:

@@ -30,6 +30,12 @@ MAX_CHANNELS: Final = 16
 MIN_SAMPLES: Final = 400
 """samples at 16 kHz that a recording must have: one 25 ms analysis window"""
 
+VALUES_PER_SECOND: Final = 2 * 48_000
+"""samples, of all channels, that a recording may have for each second of the longest one: decoding costs so
+much for each. The longest recording may have two channels at 48 kHz, shorter ones more."""
+LEAST_VALUES: Final = 500_000_000
+"""samples, of all channels, that a recording may have in any case: some seconds of work"""
+
 _BLOCK_SECONDS: Final = 10
 _BLOCK_VALUES: Final = 2**20  # float32 values of a block over all channels: 4 MiB
 # CPU seconds that FFmpeg may take for a file: it decodes audio a hundred times faster than it plays.
@@ -65,6 +71,7 @@ class Recording:
         self._limits = limits
         self._helpers = helpers
         self._refuse_incomplete = refuse_incomplete
+        self._most_values = max(LEAST_VALUES, round(VALUES_PER_SECOND * limits.max_seconds))
         self.warnings: list[Notice] = []
         """about the recording; complete once all blocks have been given"""
         self.seconds = 0.0
@@ -113,6 +120,16 @@ class Recording:
                 code="audio_too_long",
             )
 
+    def _check_values(self, frames: int, rate: int, channels: int) -> None:
+        """Refuse what would cost too much to decode."""
+        if frames * channels > self._most_values:
+            raise TooLarge(
+                f"file is too much to decode: {frames / rate:.0f} s at {rate} Hz with {channels} channels are"
+                f" {frames * channels} samples; the limit is {self._most_values}",
+                param="file",
+                code="audio_too_much",
+            )
+
     def _mono_blocks(self) -> Iterator[tuple[int, FloatArray]]:
         """Mono blocks at the file's own sample rate, each with that rate in Hz."""
         sound = headers.look(self._descriptor)
@@ -151,6 +168,7 @@ class Recording:
             max_channels=MAX_CHANNELS,
             cpu_seconds=cpu,
             max_seconds=self._limits.max_seconds,
+            max_values=self._most_values,
             declared=self._note_declared,
             refuse_incomplete=self._refuse_incomplete,
             warn=self._warn,
@@ -168,6 +186,7 @@ class Recording:
         if file.frames <= os.fstat(self._descriptor).st_size * _MOST_SAMPLES_PER_BYTE:
             self.declared_seconds = file.frames / file.samplerate
             self._check_length(self.declared_seconds)
+            self._check_values(file.frames, file.samplerate, file.channels)
 
     def _by_sndfile(self, file: soundfile.SoundFile) -> Iterator[tuple[int, FloatArray]]:
         rate, channels, declared = file.samplerate, file.channels, file.frames
@@ -184,6 +203,7 @@ class Recording:
             if not len(frames):
                 break
             decoded += len(frames)
+            self._check_values(decoded, rate, channels)
             _check_peak(frames)
             yield rate, mix.push(np.clip(frames, -1, 1))
         yield rate, mix.finish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -20,6 +21,8 @@ class FileLimits:
     max_channels: int
     max_seconds: float
     """length of the recording, with its silences"""
+    max_values: float = math.inf
+    """samples of all channels"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,8 @@ class Helper:
         max_channels: int,
         cpu_seconds: float,
         max_seconds: float = math.inf,
+        *,
+        max_values: float = math.inf,
     ) -> None:
         """Hand over a file; the messages of `receive` answer it."""
         body = {
@@ -76,6 +78,7 @@ class Helper:
             "max_channels": max_channels,
             "cpu_seconds": cpu_seconds,
             "max_seconds": max_seconds,
+            "max_values": max_values,
         }
         socket.send_fds(self._socket, [json.dumps(body).encode()], [descriptor])
 
@@ -172,6 +175,8 @@ class _Answer:
 def _error(message: str, code: str | None) -> AsrError:
     if code == "audio_too_long":
         return TooLarge(f"file is too long: {message}", param="file", code=code)
+    if code == "audio_too_much":
+        return TooLarge(f"file is too much to decode: {message}", param="file", code=code)
     return BadAudio(f"file cannot be decoded: {message}", param="file", code=code)
 
 
@@ -214,6 +219,7 @@ class HelperPool:
         max_channels: int,
         cpu_seconds: float,
         max_seconds: float = math.inf,
+        max_values: float = math.inf,
         declared: Callable[[float], None] = lambda _seconds: None,
         refuse_incomplete: bool = False,
         warn: Callable[[Notice], None] = lambda _notice: None,
@@ -226,20 +232,23 @@ class HelperPool:
             max_channels: more are refused.
             cpu_seconds: CPU time for the whole file.
             max_seconds: a hole in the time stamps that makes the recording longer is refused.
+            max_values: samples of all its channels together; more are refused.
             declared: told the length in seconds that the file declares or FFmpeg estimates, if there is one.
             refuse_incomplete: whether it is an error that parts of the recording are missing.
             warn: told otherwise that they are, once, at the end.
 
         Raises:
             BadAudio: the file cannot be decoded, or it crashed or hung the decoder, or it is incomplete.
-            TooLarge: a hole in it makes it longer than `max_seconds`.
+            TooLarge: a hole in it makes it longer than `max_seconds`, or it has over `max_values` samples.
         """
         answer = _Answer(declared, warn, refuse_incomplete=refuse_incomplete)
         helper = self._take()
         done = False
         try:
             os.lseek(descriptor, 0, os.SEEK_SET)
-            helper.request(descriptor, max_rate, max_channels, cpu_seconds, max_seconds)
+            helper.request(
+                descriptor, max_rate, max_channels, cpu_seconds, max_seconds, max_values=max_values
+            )
             while not done:
                 kind, payload = helper.receive(self._block_timeout)
                 done = kind in b"EX"

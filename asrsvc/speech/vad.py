@@ -39,6 +39,8 @@ MODEL: Final = Path(__file__).resolve().parent.parent / "detectors" / "silero-va
 
 _CONTEXT: Final = 64  # samples in front of a frame that the network sees too
 _CELLS: Final = 128  # of the LSTM
+_STILL: Final = 2.0**-14  # sound that moves by no more is silence: one step of 16 bits up and down
+_STILL_BATCHES: Final = 3  # of silence that are listened to; the network says the same of those that follow
 
 
 class SileroVad:
@@ -57,11 +59,20 @@ class SileroVad:
 
         `batches` are its consecutive samples, float32, each a whole number of frames long (the
         last one may end inside a frame). For each batch: shape (ceil(n / 512),), float32.
+
+        Silence that goes on is not listened to: hours of it would cost seconds, and change what the
+        network remembers of the sound before.
         """
         context = np.zeros(_CONTEXT, np.float32)
         hidden = np.zeros((1, 1, _CELLS), np.float32)
         cell = np.zeros((1, 1, _CELLS), np.float32)
+        scores: FloatArray = np.zeros(1, np.float32)
+        still = 0
         for batch in batches:
+            still = still + 1 if np.ptp(batch) <= _STILL else 0
+            if still > _STILL_BATCHES:
+                yield np.full(-(-len(batch) // FRAME), scores[-1], np.float32)
+                continue
             missing = -len(batch) % FRAME
             sound = np.concatenate([context, batch, np.zeros(missing, np.float32)])
             context = sound[-_CONTEXT:]

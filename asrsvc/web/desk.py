@@ -235,71 +235,20 @@ class Desk:
         self, request: Request, form: Form, options: Options, *, tick: float | None
     ) -> AsyncGenerator[Step, None]:
         self.enter(request, form)
-        state = request.scope["state"]
-        place: Place = state["place"]
-        progress = Progress(client=state["client_number"], is_long=place.is_long)
-        relay = _Relay()
-        gone = asyncio.ensure_future(_disconnected(request))
+        run = _Run(request, form)
         loop = asyncio.get_running_loop()
-        tell = relay.tell if tick is not None else None
-        descriptor = form.take()
-        kept = _Kept(descriptor, form, wanted=not place.is_long)
-        work = loop.run_in_executor(
-            self._threads, self._run, descriptor, options, progress, relay.cancelled, tell
+        tell = run.relay.tell if tick is not None else None
+        run.work = loop.run_in_executor(
+            self._threads, self._run, form.take(), options, run.progress, run.relay.cancelled, tell
         )
-        told, told_at = 0.0, time.monotonic()
-        elsewhere = False
         try:
-            while not gone.done():
-                done = work.done()
-                if not done and not place.is_long and _seconds(progress) > SHORT_SECONDS:
-                    progress.is_long = True
-                    elsewhere = not place.lengthen() and kept.usable and self._may_wait(state)
-                    if elsewhere:
-                        break
-                while relay.segments:
-                    kept.drop()
-                    yield relay.take()
-                    told_at = time.monotonic()
-                if done:
-                    transcript = await work
-                    state["note"].update(of_transcript(transcript))
-                    _leave(place, progress)  # who gets the end of a stream may ask again at once
-                    yield transcript
-                    return
-                moved = progress.audio_seconds > told
-                if tick is not None and (moved or time.monotonic() - told_at > _SILENCE_SECONDS):
-                    told, told_at = progress.audio_seconds, time.monotonic()
-                    kept.drop()
-                    yield Moved(round(told, 3), progress.declared_seconds)
-                within = tick if place.is_long else min(tick or _LONG_SECONDS, _LONG_SECONDS)
-                await relay.news(work, gone, within=within)
-            if not elsewhere:
-                raise Cancelled("the client has gone")
+            async with aclosing(run.steps(tick)) as steps:
+                async for step in steps:
+                    yield step
         finally:
-            relay.cancelled.set()
-            gone.cancel()
-            await asyncio.wait({work})  # its place is not free before it has let the engine go
-            if not work.cancelled():
-                work.exception()  # looked at: what failed after the client had gone is of no interest
-            if not elsewhere:
-                kept.drop()
-                _leave(place, progress)
-            _write_note(state["note"], form, progress)
-        kept.restore()
-        place.handed_on = True
-        _leave(place, progress)
-        state["intake"].hand_on(LaneName.LONG, state["client_number"], request.scope, form)
-        raise HandedOn
-
-    @staticmethod
-    def _may_wait(state: Mapping[str, Any]) -> bool:
-        """Whether there is room in the queue for a request that has turned out to be a long one."""
-        try:
-            state["intake"].check_room(LaneName.LONG, state["client_number"])
-        except OverCapacity:
-            return False
-        return True
+            await run.end()
+        if run.elsewhere:
+            run.go_elsewhere()
 
     def _run(
         self,
@@ -321,37 +270,107 @@ class Desk:
             os.close(descriptor)
 
 
-class _Kept:
-    """Another descriptor of a request's file, until it is sure that the request is answered here."""
+class _Run:
+    """A request that a thread works on."""
 
-    def __init__(self, descriptor: int, form: Form, *, wanted: bool) -> None:
-        self._descriptor = os.dup(descriptor) if wanted else None
+    work: asyncio.Future[Transcript]
+
+    def __init__(self, request: Request, form: Form) -> None:
+        """Prepare; the form holds a file, and the request has a place."""
+        assert form.descriptor is not None
+        self._request = request
         self._form = form
+        self._state = request.scope["state"]
+        self._place: Place = self._state["place"]
+        # Kept until it is sure that the request is answered here.
+        self._kept = None if self._place.is_long else os.dup(form.descriptor)
+        self._gone = asyncio.ensure_future(_disconnected(request))
+        self.progress = Progress(client=self._state["client_number"], is_long=self._place.is_long)
+        self.relay = _Relay()
+        self.elsewhere = False
+        """whether it goes on in the queue, with the long ones"""
 
-    @property
-    def usable(self) -> bool:
-        """Whether it is there: nothing of the answer has been given yet."""
-        return self._descriptor is not None
+    async def steps(self, tick: float | None) -> AsyncGenerator[Step, None]:
+        """Each step as it is done; none but the transcript without a tick.
 
-    def restore(self) -> None:
-        """Put it into the form again."""
-        self._form.descriptor, self._descriptor = self._descriptor, None
+        Raises:
+            AsrError: what the thread has met.
+            Cancelled: the client has gone.
+        """
+        told, told_at = 0.0, time.monotonic()
+        while not self._gone.done():
+            done = self.work.done()
+            if not done and self._turns_long():
+                self.elsewhere = True
+                return
+            while self.relay.segments:
+                self._drop_kept()
+                yield self.relay.take()
+                told_at = time.monotonic()
+            if done:
+                transcript = await self.work
+                self._state["note"].update(of_transcript(transcript))
+                self._leave()  # who gets the end of a stream may ask again at once
+                yield transcript
+                return
+            moved = self.progress.audio_seconds > told
+            if tick is not None and (moved or time.monotonic() - told_at > _SILENCE_SECONDS):
+                told, told_at = self.progress.audio_seconds, time.monotonic()
+                self._drop_kept()
+                yield Moved(round(told, 3), self.progress.declared_seconds)
+            within = tick if self._place.is_long else min(tick or _LONG_SECONDS, _LONG_SECONDS)
+            await self.relay.news(self.work, self._gone, within=within)
+        raise Cancelled("the client has gone")
 
-    def drop(self) -> None:
-        """It is not needed; may be called again."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+    def _turns_long(self) -> bool:
+        """Look whether it is a long one; whether it has to wait among those, since there is no place here."""
+        seconds = max(self.progress.audio_seconds, self.progress.declared_seconds or 0.0)
+        if self._place.is_long or seconds <= SHORT_SECONDS:
+            return False
+        self.progress.is_long = True
+        return not self._place.lengthen() and self._kept is not None and self._may_wait()
 
+    def _may_wait(self) -> bool:
+        try:
+            self._state["intake"].check_room(LaneName.LONG, self._state["client_number"])
+        except OverCapacity:
+            return False
+        return True
 
-def _seconds(progress: Progress) -> float:
-    """How long a recording is, as far as it is known."""
-    return max(progress.audio_seconds, progress.declared_seconds or 0.0)
+    async def end(self) -> None:
+        """Nothing more is wanted of it."""
+        self.relay.cancelled.set()
+        self._gone.cancel()
+        await asyncio.wait({self.work})  # its place is not free before it has let the engine go
+        if not self.work.cancelled():
+            self.work.exception()  # looked at: what failed after the client had gone is of no interest
+        if not self.elsewhere:
+            self._drop_kept()
+            self._leave()
+        _write_note(self._state["note"], self._form, self.progress)
 
+    def go_elsewhere(self) -> None:
+        """Let it wait again.
 
-def _leave(place: Place, progress: Progress) -> None:
-    place.spent = progress.decode_seconds + progress.inference_cpu_seconds
-    place.release()
+        Raises:
+            HandedOn: as it should be.
+            OverCapacity, NoSpace: it may not.
+        """
+        self._form.descriptor, self._kept = self._kept, None
+        self._place.handed_on = True
+        self._leave()
+        intake: Intake = self._state["intake"]
+        intake.hand_on(LaneName.LONG, self._state["client_number"], self._request.scope, self._form)
+        raise HandedOn
+
+    def _leave(self) -> None:
+        self._place.spent = self.progress.decode_seconds + self.progress.inference_cpu_seconds
+        self._place.release()
+
+    def _drop_kept(self) -> None:
+        if self._kept is not None:
+            os.close(self._kept)
+            self._kept = None
 
 
 def _lane_of(size: int | None) -> LaneName:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -86,6 +87,7 @@ class Gate:
             if scope["method"] == "POST":
                 stay.limits = self._access.headers(admission.allowance)
             state["client"] = admission.client
+            state["is_admitted"] = partial(self._is_admitted, asked_of(scope))
             state.setdefault("ticket", admission.ticket)
             state["client_number"] = number_of(admission.allowance.client)
             if admission.client.kind != "operator":
@@ -96,6 +98,14 @@ class Gate:
             raise
         finally:
             stay.leave()
+
+    def _is_admitted(self, asked: Asked) -> bool:
+        """Whether who was let in may still ask."""
+        try:
+            self._access.identify(asked)
+        except AsrError:
+            return False
+        return True
 
     def _admit(self, scope: Scope) -> Admission:
         """Raises an AsrError where the request goes no further."""

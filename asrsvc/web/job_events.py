@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager, aclosing, suppress
 from typing import Any, Final
 
 from starlette.responses import Response
@@ -30,6 +30,8 @@ _SILENT_SECONDS: Final = 15.0
 _SEND_SECONDS: Final = 30.0
 """for a client to take what is sent; then the stream is cut"""
 _LONGEST_SECONDS: Final = 3600.0
+_ADMISSION_SECONDS: Final = 10.0
+"""after which it is looked again whether the client may ask: its key may have been revoked"""
 _AT_ONCE: Final = 200  # segments
 
 
@@ -53,18 +55,22 @@ class Events:
         """End all streams at once; their clients come back, to another worker."""
         self._leaving.set()
 
-    async def of_job(self, job_id: str, client: str, after: int) -> AsyncGenerator[bytes, None]:
+    async def of_job(
+        self, job_id: str, client: str, after: int, admitted: Callable[[], bool]
+    ) -> AsyncGenerator[bytes, None]:
         """The events of one job, from behind a segment to its end.
 
         Args:
             job_id: of a job that has been looked at.
             client: who asks.
             after: number of the last segment that the client has.
+            admitted: whether the client may still ask; a key may be revoked meanwhile.
         """
-        begun = said = time.monotonic()
+        goes_on = self._limit(admitted)
+        said = time.monotonic()
         progress: dict[str, Any] = {}
         yield b"retry: 1000\n\n"
-        while not self._leaving.is_set() and time.monotonic() - begun < _LONGEST_SECONDS:
+        while goes_on():
             try:
                 job, found = await self._disk.run(
                     self._store.look, job_id, client, after=after, limit=_AT_ONCE
@@ -94,6 +100,22 @@ class Events:
                 async with asyncio.timeout(_LOOK_SECONDS):
                     await self._leaving.wait()
 
+    def _limit(self, admitted: Callable[[], bool]) -> Callable[[], bool]:
+        """What says whether a stream goes on; else its client comes back, and is told then."""
+        begun = asked = time.monotonic()
+
+        def goes_on() -> bool:
+            nonlocal asked
+            now = time.monotonic()
+            if self._leaving.is_set() or now - begun > _LONGEST_SECONDS:
+                return False
+            if now - asked <= _ADMISSION_SECONDS:
+                return True
+            asked = now
+            return admitted()
+
+        return goes_on
+
 
 def _segment_body(found: Found) -> dict[str, Any]:
     return {**segment_body(found.segment, words=True), "model_version": found.version}
@@ -108,16 +130,27 @@ def _event(name: str, data: dict[str, Any], *, number: int | None = None) -> byt
 class EventStream(Response):
     """An answer that is sent as it comes, until its events or its client end."""
 
-    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
+    def __init__(self, events: AsyncGenerator[bytes, None], share: AbstractContextManager[None]) -> None:
+        """Take the events.
+
+        Args:
+            events: closed in the end.
+            share: held while the stream lasts; raises an AsrError on entry if there is none.
+        """
         super().__init__(
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
         del self.headers["content-length"]
         self._events = events
+        self._share = share
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve it (ASGI 3)."""
+        with self._share:
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"]["filler"] = FILLER
         talk = asyncio.ensure_future(self._talk(scope, send))
         gone = asyncio.ensure_future(_disconnected(receive))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from asrsvc.errors import AsrError, BadRequest, JobHasNoResult, JobNotFinished, NotFound, OverCapacity
+from asrsvc.errors import AsrError, BadRequest, JobHasNoResult, JobNotFinished, NotFound
 from asrsvc.jobs.store import Arrival, JobStore
 from asrsvc.jobs.threads import Threads
 from asrsvc.remote.client import Client
@@ -20,6 +20,7 @@ from asrsvc.web.fields import names, sizes
 from asrsvc.web.job_answers import FORMATS, job_body, result_response
 from asrsvc.web.job_events import Events, EventStream
 from asrsvc.web.notices import INCOMPLETE
+from asrsvc.web.shares import Shares
 from asrsvc.web.transcriptions import FIELDS as TRANSCRIBE_FIELDS
 from asrsvc.web.transcriptions import TIMESTAMPS, parse_fields
 from asrsvc.web.upload import UploadLimits, check_head, declared_length, read_form
@@ -37,6 +38,10 @@ _UPLOADS: Final = 64
 """that a worker receives at the same time; they need no place in the queue"""
 _STREAMS: Final = 256
 """of events, of a worker"""
+_GROWTH: Final = 8
+"""one part in so many of what has come is reserved in advance"""
+_LEAST_GROWTH: Final = 2**20
+"""bytes"""
 _DISK_THREADS: Final = 8
 _PAGE: Final = 20
 LARGEST_PAGE: Final = 100
@@ -77,8 +82,8 @@ class JobDesk:
         self._refuse_incomplete = refuse_incomplete
         self._disk = Threads(_DISK_THREADS, "asr-jobs-disk")
         self._events = Events(store, self._disk, keep_seconds)
-        self._receiving = 0
-        self._streams = 0
+        self._receiving = Shares(_UPLOADS, "uploads")
+        self._streams = Shares(_STREAMS, "streams of events")
 
     def routes(self) -> list[Route]:
         """What is served."""
@@ -108,13 +113,9 @@ class JobDesk:
 
     async def _create(self, request: Request, client: str) -> Response:
         check_head(request.headers, self._limits.bytes)
-        if self._receiving >= _UPLOADS:
-            raise OverCapacity(f"{_UPLOADS} uploads arrive already: try again in a second")
-        self._receiving += 1
-        try:
-            size = declared_length(request.headers)
+        with self._receiving.one_of(client_of(request.scope).label):
             arrival = await self._disk.finish(
-                self._store.receive, client, self._limits.bytes if size is None else size
+                self._store.receive, client, declared_length(request.headers) or 0
             )
             try:
                 form = await read_form(
@@ -124,6 +125,7 @@ class JobDesk:
                     names(FIELDS, many=False),
                     open_file=arrival.lock.open,
                     most_bytes=sizes(FIELDS),
+                    hold=self._holder(arrival),
                 )
                 try:
                     options = parse_fields(form, refuse_incomplete=self._refuse_incomplete).options
@@ -140,12 +142,23 @@ class JobDesk:
             except BaseException:
                 await self._discard(arrival)
                 raise
-        finally:
-            self._receiving -= 1
         request.scope["state"]["note"] |= {"bytes": form.size, "job": job.id}
         self._wake()
         body = job_body(job, self._keep_seconds)
         return JsonResponse(body, status_code=202, headers={"Location": body["links"]["self"]})
+
+    def _holder(self, arrival: Arrival) -> Callable[[int], Awaitable[None]]:
+        """What `read_form` calls as an upload grows."""
+        held = 0
+
+        async def hold(size: int) -> None:
+            nonlocal held
+            if size > held:
+                wanted = size + max(_LEAST_GROWTH, size // _GROWTH)
+                await self._disk.finish(self._store.reserve, arrival, wanted)
+                held = wanted
+
+        return hold
 
     async def _discard(self, arrival: Arrival) -> None:
         with suppress(AsrError):  # what cannot be written is swept away when its lock is free
@@ -169,18 +182,9 @@ class JobDesk:
         last = {"Last-Event-ID": request.headers.get("last-event-id") or "0"}
         after = _number(last, "Last-Event-ID", 0, 0, LARGEST_NUMBER)
         await self._disk.run(self._store.read, job_id, client)
-        if self._streams >= _STREAMS:
-            raise OverCapacity(f"{_STREAMS} streams of events are open already: try again in a second")
-        return EventStream(self._counted(job_id, client, after))
-
-    async def _counted(self, job_id: str, client: str, after: int) -> AsyncGenerator[bytes, None]:
-        self._streams += 1
-        try:
-            async with aclosing(self._events.of_job(job_id, client, after)) as events:
-                async for event in events:
-                    yield event
-        finally:
-            self._streams -= 1
+        share = self._streams.one_of(client_of(request.scope).label)
+        admitted: Callable[[], bool] = request.scope["state"]["is_admitted"]
+        return EventStream(self._events.of_job(job_id, client, after, admitted), share)
 
     async def _result(self, request: Request) -> Response:
         client, job_id = _client(request), request.path_params["job"]
