@@ -566,7 +566,8 @@ class Settings:
         "ASR_QUEUE_LIMIT",
         "100",
         "requests",
-        "requests that may wait in a lane of the queue; more are answered 429",
+        "short requests, and long ones, of one client that may wait; of all clients together twice as many;"
+        " more are answered 429",
         _integer(1, 10_000),
     )
     queue_timeout: float = _setting(

@@ -8,7 +8,8 @@ and the file with what has come travel through the queue, and whoever takes them
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from asrsvc.errors import HandedOn, NoSpace, OverCapacity
@@ -29,6 +30,7 @@ class Intake:
         queues: Mapping[LaneName, Queue],
         tickets: ClientTable,
         protocol: LingeringProtocol,
+        read: Callable[[int], None],
     ) -> None:
         """Prepare.
 
@@ -37,11 +39,22 @@ class Intake:
             queues: what waits, by size.
             tickets: where requests are counted.
             protocol: of the connection.
+            read: told how many bodies more are being read: they are lost with this process.
         """
         self._places = places
         self._queues = queues
         self._tickets = tickets
         self._protocol = protocol
+        self._read = read
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """While the body of the request is read."""
+        self._read(1)
+        try:
+            yield
+        finally:
+            self._read(-1)
 
     def check_room(self, lane: LaneName, client: int) -> None:
         """See, before a body is read, that its request could wait.

@@ -29,7 +29,7 @@ class Column(IntEnum):
     EMPTY = 3  # of these, without text
     AUDIO_MS = 4  # recognised, milliseconds of sound
     BUSY_MS = 5  # spent on it in the engine, milliseconds
-    ARRIVING = 6  # connections that have begun to send a header that is not complete
+    ARRIVING = 6  # requests that have begun to come and are not whole
     STOPPING = 7  # row 0 only: the whole service is being stopped
     LEAVE = 8  # written by the master: this worker has been told to leave
     RUNNING = 9  # runs of the engine that are under way; the master takes back those of one that has ended

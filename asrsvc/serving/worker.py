@@ -100,6 +100,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         self._loaded = False
         self._maker: Maker | None = None
         self._state = ServerState()
+        self._reading = 0  # bodies
         self._connecting: set[asyncio.Task[Any]] = set()
         self._jobs: Jobs | None = None
         self._install_signals()
@@ -261,7 +262,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         """Hand a new connection to uvicorn's protocol."""
         protocol = LingeringProtocol(config=self.config, server_state=self._state, app_state=state)
         if not state.get("local") and self.brief.version is not None:
-            state["intake"] = Intake(self._places, self.brief.queues, self.brief.clients, protocol)
+            state["intake"] = self._intake(protocol)
         self._connect(protocol, connection, None)
 
     def _serve_waiting(self, waiting: Waiting, place: Place, *, ahead: bool) -> None:
@@ -276,8 +277,16 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         state = self._state_of(parcel, waiting, place, ahead=ahead)
         protocol = LingeringProtocol(config=self.config, server_state=self._state, app_state=state)
         protocol.unserved = place.release
-        state["intake"] = Intake(self._places, self.brief.queues, self.brief.clients, protocol)
+        state["intake"] = self._intake(protocol)
         self._connect(protocol, waiting.connection, place)
+
+    def _intake(self, protocol: LingeringProtocol) -> Intake:
+        brief = self.brief
+        return Intake(self._places, brief.queues, brief.clients, protocol, self._count_reading)
+
+    def _count_reading(self, change: int) -> None:
+        self._reading += change
+        self._count_arriving()
 
     def _state_of(self, parcel: Parcel, waiting: Waiting, place: Place, *, ahead: bool) -> dict[str, Any]:
         from asrsvc.serving import compose  # noqa: PLC0415 - not in the master
@@ -317,7 +326,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             self._jobs.note_requests(self._places.in_hand)
 
     def _count_arriving(self) -> None:
-        self.brief.row[Column.ARRIVING] = self._acceptor.begun
+        self.brief.row[Column.ARRIVING] = self._acceptor.begun + self._reading
 
     def _observe(self, status: int, note: dict[str, Any]) -> None:
         """Keep count of a request that the engine has answered."""
