@@ -1,16 +1,14 @@
-"""Accepting: what becomes of whole, split, late, endless and silent headers; and places in a worker."""
+"""Accepting: what becomes of whole, split, late, endless and silent headers."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import json
-import os
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +22,7 @@ from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
 from asrsvc.serving import accept
-from asrsvc.serving.accept import HEAD_BYTES, Acceptor, Head, Limits, Place, Places, parse_head
-from asrsvc.serving.lanes import Lane, LaneName
-from asrsvc.serving.limits import NO_TICKET, Allowance, ClientTable
+from asrsvc.serving.accept import HEAD_BYTES, Acceptor, Head, Limits, parse_head
 from asrsvc.serving.protocol import LingeringProtocol
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -96,17 +92,12 @@ class Desk:
         self.listener.setblocking(False)
         self.family = family
         self.served: list[tuple[socket.socket, dict[str, Any]]] = []
-        self.lanes = {name: Lane.create(options.get("lane", 10)) for name in LaneName}
         self.looks = 0
         self.acceptor = Acceptor(
             [(self.listener, options.get("state", {}))],
             serve=options.get("serve", lambda connection, state: self.served.append((connection, state))),
-            lane_of=lambda head: LaneName.SHORT if head.method == "POST" else None,
-            lanes=self.lanes,
             limits=limits,
             changed=lambda: self.begun.append(self.acceptor.begun),
-            admit=options.get("admit"),
-            tickets=options.get("tickets"),
         )
         self.begun: list[int] = []
         look = self.acceptor._look
@@ -117,10 +108,6 @@ class Desk:
 
         self.acceptor._look = counted  # type: ignore[method-assign]
         self.acceptor.start()
-
-    @property
-    def waiting(self) -> int:
-        return len(self.lanes[LaneName.SHORT])
 
     async def connect(self, *sent: bytes) -> socket.socket:
         """A client that has sent these pieces, apart in time."""
@@ -140,11 +127,6 @@ class Desk:
         self.listener.close()
         for connection, _state in self.served:
             connection.close()
-        for lane in self.lanes.values():
-            while (waiting := lane.take()) is not None:
-                waiting.connection.close()
-            for end in (lane._entrance, lane._exit):
-                end.close()
 
 
 @asynccontextmanager
@@ -173,32 +155,18 @@ async def read_all(made: socket.socket) -> bytes:
     return raw
 
 
-def test_a_request_for_the_engine_waits_with_nothing_read(run: Run) -> None:
+def test_a_whole_header_is_handed_on_with_nothing_read(run: Run) -> None:
     async def main() -> None:
         async with desk() as made:
             before = time.monotonic()
             client = await made.connect(POST + b"body")
-            await until(lambda: made.waiting == 1)
-            waiting = made.lanes[LaneName.SHORT].take()
-            assert waiting is not None
-            assert before <= waiting.arrived <= time.monotonic()
-            assert waiting.connection.recv(1000) == POST + b"body"
-            assert waiting.connection.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1
-            waiting.connection.close()
-            assert (made.served, made.acceptor.visitors) == ([], 0)
-            client.close()
-
-    run(main())
-
-
-def test_what_needs_no_engine_is_served_here(run: Run) -> None:
-    async def main() -> None:
-        async with desk() as made:
-            client = await made.connect(GET)
             await until(lambda: made.served)
             ((connection, state),) = made.served
-            assert state == {}
-            assert connection.recv(1000) == GET
+            assert list(state) == ["arrived"]
+            assert before <= state["arrived"] <= time.monotonic()
+            assert connection.recv(1000) == POST + b"body"
+            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1
+            assert made.acceptor.visitors == 0
             client.close()
 
     run(main())
@@ -216,7 +184,7 @@ def test_a_header_in_pieces_is_waited_for_without_spinning(
             assert made.looks - looks <= (1 if family == socket.AF_INET else 15)
             assert made.acceptor.visitors == 1
             await asyncio.get_running_loop().sock_sendall(client, POST[30:])
-            await until(lambda: made.waiting == 1)
+            await until(lambda: len(made.served) == 1)
             client.close()
 
     run(main())
@@ -226,7 +194,7 @@ def test_a_header_byte_by_byte_is_the_same(run: Run) -> None:
     async def main() -> None:
         async with desk() as made:
             client = await made.connect(*(bytes([byte]) for byte in POST))
-            await until(lambda: made.waiting == 1)
+            await until(lambda: len(made.served) == 1)
             client.close()
 
     run(main())
@@ -250,7 +218,7 @@ def test_a_client_that_leaves_before_its_header_is_whole_is_forgotten(run: Run) 
 
 def test_those_that_have_begun_to_send_are_counted_until_they_have_a_place(run: Run) -> None:
     async def main() -> None:
-        async with desk(lane=1) as made:
+        async with desk() as made:
             silent = await made.connect()
             await until(lambda: made.acceptor.visitors == 1)
             assert made.begun[0] == 1, "its request may be on its way"
@@ -262,125 +230,19 @@ def test_those_that_have_begun_to_send_are_counted_until_they_have_a_place(run: 
             gone.close()
             await until(lambda: made.acceptor.begun == 1)
             await asyncio.get_running_loop().sock_sendall(slow, POST[10:])
-            await until(lambda: made.waiting == 1)
+            await until(lambda: len(made.served) == 1)
             assert made.acceptor.begun == 0
-            refused = await made.connect(POST)  # the lane is full
             served = await made.connect(GET)
             await until(lambda: len(made.served) == 2)
             assert made.acceptor.begun == 0
             assert max(made.begun) == 2
-            for client in (silent, slow, refused, served):
+            for client in (silent, slow, served):
                 client.close()
 
     run(main())
 
 
-def test_a_full_lane_is_told_to_who_serves(run: Run) -> None:
-    async def main() -> None:
-        async with desk(lane=1) as made:
-            clients = [await made.connect(POST) for _ in range(2)]
-            await until(lambda: made.served)
-            assert made.served[0][1] == {"refusal": "over_capacity"}
-            assert made.waiting == 1
-            for client in clients:
-                client.close()
-
-    run(main())
-
-
-# Clients with limits.
-
-
-class Door:
-    """Lets clients in as long as their table has room for them."""
-
-    def __init__(self, concurrency: int) -> None:
-        self.table = ClientTable.create(tickets=20)
-        self.allowance = Allowance("somebody", concurrency=concurrency)
-        self.peers: list[str] = []
-
-    def admit(self, head: Head, connection: socket.socket) -> Entered | Exception:
-        assert head.path == "/api/transcribe"
-        self.peers.append(connection.getpeername()[0])
-        found = self.table.enter(self.allowance)
-        return Entered(self, found) if isinstance(found, int) else LookupError(found.reason)
-
-    @property
-    def under_way(self) -> int:
-        return self.table.under_way("somebody")
-
-
-@dataclass
-class Entered:
-    door: Door
-    ticket: int
-
-    def withdraw(self) -> None:
-        self.door.table.leave(self.ticket)
-
-
-def test_who_is_over_its_limit_is_told_and_does_not_wait(run: Run) -> None:
-    async def main() -> None:
-        door = Door(concurrency=1)
-        async with desk(admit=door.admit, tickets=door.table) as made:
-            clients = [await made.connect(POST) for _ in range(2)]
-            await until(lambda: made.served)
-            assert isinstance(made.served[0][1]["denial"], LookupError)
-            assert (made.waiting, door.under_way, door.peers) == (1, 1, ["127.0.0.1"] * 2)
-            # In the queue it belongs to no process.
-            assert door.table.sweep(dead=os.getpid(), longest_wait=60) == 0
-            clients.append(await made.connect(GET))  # brings no work
-            await until(lambda: len(made.served) == 2)
-            for client in clients:
-                client.close()
-
-    run(main())
-
-
-def test_who_finds_the_lane_full_does_not_count(run: Run) -> None:
-    async def main() -> None:
-        door = Door(concurrency=10)
-        async with desk(admit=door.admit, tickets=door.table, lane=1) as made:
-            clients = [await made.connect(POST) for _ in range(3)]
-            await until(lambda: len(made.served) == 2)
-            assert (made.waiting, door.under_way) == (1, 1)
-            for client in clients:
-                client.close()
-
-    run(main())
-
-
-def test_a_ticket_goes_through_the_queue_and_is_given_back_at_the_end(run: Run) -> None:
-    async def main() -> None:
-        door = Door(concurrency=10)
-        async with taker(tickets=door.table) as made:
-            for _ in range(3):
-                ticket = door.table.enter(door.allowance)
-                assert isinstance(ticket, int)
-                door.table.hand_on(ticket)
-                made.put(SHORT, ticket)
-            await until(lambda: len(made.taken) == 1)
-            made.clients[1].close()  # it leaves the queue
-            made.taken[0][1].release()
-            await until(lambda: len(made.taken) == 2)
-            assert door.under_way == 1
-            assert door.table.sweep(dead=os.getpid(), longest_wait=60) == 1  # it belongs to this process
-            made.taken[1][1].release()
-            made.taken[1][1].release()
-            assert door.under_way == 0
-
-    run(main())
-
-
-def test_a_request_to_the_listener_of_operators_never_waits(run: Run) -> None:
-    async def main() -> None:
-        async with desk(state={"local": True}) as made:
-            client = await made.connect(POST)
-            await until(lambda: made.served)
-            assert made.waiting == 0
-            client.close()
-
-    run(main())
+# Too many, or too late.
 
 
 def test_above_the_cap_the_one_that_was_silent_for_longest_is_sent_away(
@@ -397,7 +259,7 @@ def test_above_the_cap_the_one_that_was_silent_for_longest_is_sent_away(
             assert await read_all(silent[0]) == b""
             assert made.acceptor.visitors == 3
             await asyncio.get_running_loop().sock_sendall(trickles, POST[10:])
-            await until(lambda: made.waiting == 1)
+            await until(lambda: len(made.served) == 1)
             for client in (trickles, *silent[1:]):
                 client.close()
 
@@ -413,7 +275,7 @@ def test_above_the_cap_trickling_clients_do_not_keep_a_new_one_out(run: Run) -> 
             with pytest.raises(ConnectionResetError):
                 await read_all(trickling[0])
             await asyncio.get_running_loop().sock_sendall(new, POST)
-            await until(lambda: made.waiting == 1)
+            await until(lambda: len(made.served) == 1)
             for client in (new, *trickling):
                 client.close()
 
@@ -449,7 +311,7 @@ def test_without_descriptors_it_pauses_and_makes_room(run: Run, monkeypatch: pyt
             made.acceptor.start()
             began = time.monotonic()
             client = await made.connect(POST)
-            await until(lambda: made.waiting == 1)
+            await until(lambda: len(made.served) == 1)
             assert exhausted.tried <= 5, "it must not spin"
             assert time.monotonic() - began >= 2 * accept._PAUSE_SECONDS
             assert await read_all(silent) == b""
@@ -467,8 +329,8 @@ def test_one_that_stops_takes_what_waits_if_it_is_asked_to(run: Run) -> None:
                 client.sendall(POST)
                 made.acceptor.stop(empty=empty)
                 if empty:
-                    await until(lambda made=made: made.waiting == 1)
-                assert made.waiting == int(empty)
+                    await until(lambda made=made: len(made.served) == 1)
+                assert len(made.served) == int(empty)
                 client.close()
 
     run(main())
@@ -560,6 +422,7 @@ def test_what_is_no_http_gets_400(run: Run, pieces: tuple[bytes, ...]) -> None:
             await refused(await read_all(client), 400, "http_malformed")
 
     run(main())
+<<<<<<< HEAD
 
 
 # Places.
@@ -854,3 +717,5 @@ def test_one_that_stops_while_it_lets_others_go_first_takes_nothing(
             assert (len(made.taken), len(made.lanes[SHORT])) == (1, 1)
 
     run(main())
+=======
+>>>>>>> be88ede (WIP: tests of places, queue, accept)

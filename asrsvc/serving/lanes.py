@@ -109,6 +109,11 @@ class Lane:
         """The exit's descriptor: readable while somebody waits."""
         return self._exit.fileno()
 
+    def close(self) -> None:
+        """Let go of both ends; what waits is lost with the last process that has them."""
+        self._entrance.close()
+        self._exit.close()
+
     def set_limit(self, limit: int) -> None:
         """Let so many connections wait from now on (the buffer stays as it was made)."""
         self._limit = limit

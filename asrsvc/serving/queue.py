@@ -106,6 +106,14 @@ class Queue:
                 self._epoll.register(lane.fileno(), select.EPOLLIN)
         return self._epoll.fileno()
 
+    def close(self) -> None:
+        """Let go of all descriptors; what waits is lost with the last process that has them."""
+        if self._epoll is not None:
+            self._epoll.close()
+        for lane in self._lanes:
+            lane.close()
+        os.close(self._table)
+
     def set_limit(self, limit: int) -> None:
         """Let so many requests of one client wait from now on (the buffers stay as they were made)."""
         self._limit = limit

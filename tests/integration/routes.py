@@ -28,7 +28,7 @@ def application(folder: Path) -> Any:
         settings=in_force,
         version="sensevoice-nano",
         problems=(),
-        lanes={},
+        queues={},
         keys=None,
         clients=ClientTable.create(tickets=10),
     )
