@@ -16,7 +16,6 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from asrsvc import settings
-from asrsvc.errors import NotPermitted
 from asrsvc.serving.limits import ClientTable
 from asrsvc.web.access import Access, Asked, Rules
 from asrsvc.web.answers import JsonResponse
@@ -80,19 +79,19 @@ def access() -> Access:
     return Access(rules, None, ClientTable.create(tickets=10))
 
 
-def scope_of(path: str, state: dict[str, Any]) -> dict[str, Any]:
+def scope_of(path: str, state: dict[str, Any], host: str = "localhost") -> dict[str, Any]:
     return {
         "type": "http",
         "method": "POST",
         "path": path,
-        "headers": [(b"host", b"localhost")],
+        "headers": [(b"host", host.encode())],
         "client": ("127.0.0.1", 1),
         "state": state,
         "query_string": b"",
     }
 
 
-def ask(access: Access, path: str, **state: Any) -> Heard:
+def ask(access: Access, path: str, host: str = "localhost", **state: Any) -> Heard:
     heard = Heard(access.table)
 
     async def receive() -> dict[str, Any]:
@@ -100,7 +99,7 @@ def ask(access: Access, path: str, **state: Any) -> Heard:
 
     async def main() -> None:
         with suppress(FailureError):  # goes on to who logs it
-            await Gate(APP, access)(scope_of(path, state), receive, heard.send)  # type: ignore[arg-type]
+            await Gate(APP, access)(scope_of(path, state, host), receive, heard.send)  # type: ignore[arg-type]
 
     asyncio.run(main())
     return heard
@@ -145,7 +144,7 @@ def test_one_that_is_refused_holds_nothing_either(access: Access) -> None:
     refused = ask(access, "/whole")
     assert (refused.pieces[0]["status"], refused.held) == (429, [1, 1]), "the other one's"
     place = Place(access.table, ticket)
-    revoked = ask(access, "/whole", place=place, denial=NotPermitted("no"))
+    revoked = ask(access, "/whole", host="elsewhere.example", place=place)
     assert (revoked.pieces[0]["status"], revoked.held[-1]) == (403, 0)
 
 

@@ -245,18 +245,34 @@ def test_a_job_whose_upload_is_lost_fails(place: Place) -> None:
         assert error.code == "upload_lost"
 
 
-def test_the_size_that_was_reserved_is_changed_where_there_is_room(place: Place) -> None:
+def test_bytes_are_reserved_as_they_come(place: Place) -> None:
     with another(place, bytes=5 * 2**20) as narrow:
-        arrival = narrow.store.receive("", 2**20)
-        other = narrow.store.receive("", 2**20)
+        arrivals = [narrow.store.receive("", 4 * 2**20) for _ in range(20)]  # of which nothing has come
+        arrival, other = arrivals[:2]
+        narrow.store.reserve(arrival, 2**20)
+        narrow.store.reserve(other, 2**20)
         narrow.store.reserve(arrival, 4 * 2**20)
-        with pytest.raises(NoSpace, match="the jobs that are kept take 1 of 5 MiB"):
+        with pytest.raises(NoSpace, match="the jobs that are kept take 5 of 5 MiB"):
             narrow.store.reserve(arrival, 4 * 2**20 + 1)
         with pytest.raises(NoSpace):
             narrow.store.reserve(other, 2**20 + 1)  # what was refused has changed nothing
         narrow.store.reserve(arrival, 2**20)
         narrow.store.reserve(other, 4 * 2**20)
-        for one in (arrival, other):
+        with pytest.raises(NoSpace):
+            narrow.store.receive("", 1)
+        for one in arrivals:
+            narrow.store.discard(one)
+
+
+def test_one_key_leaves_room_for_others(place: Place) -> None:
+    with another(place, bytes=10 * 2**20) as narrow:
+        of_alice = narrow.store.receive("alice", 8 * 2**20)
+        narrow.store.reserve(of_alice, 8 * 2**20)
+        with pytest.raises(NoSpace, match="your jobs take 8 MiB and 2 MiB are free"):
+            narrow.store.reserve(of_alice, 8 * 2**20 + 1)
+        of_bob = narrow.store.receive("bob", 2**20)
+        narrow.store.reserve(of_bob, 2**20)
+        for one in (of_alice, of_bob):
             narrow.store.discard(one)
 
 
@@ -269,11 +285,12 @@ def test_what_is_over_a_limit_is_refused_with_the_limit(place: Place) -> None:
     with another(place, kept=1) as other, pytest.raises(TooManyJobs, match="1 jobs are kept"):
         other.store.receive("bob", 1)
     with another(place, bytes=5 * 2**20) as other:
-        arrival = other.store.receive("bob", 5 * 2**20 - 5)
+        arrival = other.store.receive("", 5 * 2**20 - 5)
+        other.store.reserve(arrival, 5 * 2**20 - 5)
         with pytest.raises(NoSpace, match="of 5 MiB"):
-            other.store.receive("bob", 1)
+            other.store.receive("", 1)
         other.store.discard(arrival)
-        other.store.discard(other.store.receive("bob", 5 * 2**20 - 5))
+        other.store.discard(other.store.receive("", 5 * 2**20 - 5))
     with another(place, bytes=2**62) as other, pytest.raises(NoSpace, match="the disk has no room"):
         other.store.receive("bob", 2**60)
     assert len(list(place.uploads.iterdir())) == 1

@@ -41,10 +41,36 @@ def reason(found: int | Refused) -> str:
     return found.reason
 
 
-def test_who_has_no_limits_needs_no_ticket(table: ClientTable) -> None:
-    assert [table.enter(Allowance("a")) for _ in range(20)] == [NO_TICKET] * 20
+def test_who_has_no_limits_is_counted_too(table: ClientTable) -> None:
+    held = [ticket(table.enter(Allowance("a"))) for _ in range(4)]
+    assert len(set(held)) == 4
     table.leave(NO_TICKET)
+    assert table.under_way("a") == 4
     assert table.standing(Allowance("a", concurrency=3)) is None
+
+
+def test_one_client_may_have_as_many_as_are_left_for_others(table: ClientTable) -> None:
+    """Of eight: four, then half of the rest, and so on; the next client always finds one."""
+    for number, count in enumerate((4, 2, 1, 1)):
+        held = [table.enter(Allowance(f"client {number}")) for _ in range(8)]
+        assert sum(isinstance(one, int) for one in held) == count
+        assert reason(held[-1]) == ("share" if number < 3 else "full")
+
+
+def test_bytes_in_the_spool_are_shared_out_too(table: ClientTable) -> None:
+    one, two = ticket(table.enter(Allowance("a"))), ticket(table.enter(Allowance("a")))
+    other = ticket(table.enter(Allowance("b")))
+    assert table.hold(one, 800, 1000), "four fifths"
+    assert not table.hold(one, 801, 1000)
+    assert table.hold(one, 400, 1000)
+    assert table.hold(two, 400, 1000)
+    assert not table.hold(two, 401, 1000)
+    assert table.hold(other, 160, 1000), "four fifths of what is left"
+    assert not table.hold(other, 161, 1000)
+    assert table.spooled() == 960
+    table.leave(one)
+    assert table.spooled() == 560
+    assert table.hold(NO_TICKET, 10**9, 1000), "what cannot be counted is not held up"
 
 
 def test_so_many_at_the_same_time_and_no_more(table: ClientTable) -> None:
@@ -75,7 +101,7 @@ def test_a_minutes_requests_at_once_then_one_for_each_that_time_makes_good(
         standing = table.standing(allowed)
         assert standing is not None
         assert standing.remaining == rate - used
-        assert table.enter(allowed) == NO_TICKET
+        table.leave(ticket(table.enter(allowed)))
     if rate > at_once:
         return
     refused = table.enter(allowed)
@@ -85,7 +111,7 @@ def test_a_minutes_requests_at_once_then_one_for_each_that_time_makes_good(
     clock[0] += round(refused.retry_seconds * SECOND) - 1000
     assert reason(table.enter(allowed)) == "rate"
     clock[0] += 2000
-    assert table.enter(allowed) == NO_TICKET
+    table.leave(ticket(table.enter(allowed)))
     assert reason(table.enter(allowed)) == "rate"
     clock[0] += 60 * SECOND
     assert table.standing(allowed) == Standing(rate, 0.0)
@@ -94,9 +120,9 @@ def test_a_minutes_requests_at_once_then_one_for_each_that_time_makes_good(
 @pytest.mark.usefixtures("clock")
 def test_what_was_not_done_is_given_back(table: ClientTable) -> None:
     allowed = Allowance("a", rate=1)
-    assert table.enter(allowed) == NO_TICKET
+    table.leave(ticket(table.enter(allowed)))
     table.refund(allowed)
-    assert table.enter(allowed) == NO_TICKET
+    table.leave(ticket(table.enter(allowed)))
     assert reason(table.enter(allowed)) == "rate"
 
 
@@ -116,9 +142,9 @@ def test_a_refused_request_costs_nothing(table: ClientTable) -> None:
 def test_more_clients_than_rows_forget_the_quietest_alone(table: ClientTable) -> None:
     busy = Allowance("busy", rate=2)
     for _ in range(2):
-        table.enter(busy)
+        table.leave(ticket(table.enter(busy)))
     for number in range(limits._CLIENTS + 50):
-        table.enter(Allowance(f"passer-by {number}", rate=1_000_000))
+        table.leave(ticket(table.enter(Allowance(f"passer-by {number}", rate=1_000_000))))
     assert reason(table.enter(busy)) == "rate"
 
 

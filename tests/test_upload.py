@@ -60,7 +60,9 @@ def headers(length: int | None, content_type: str = f"multipart/form-data; bound
 
 
 def limits(spool_dir: Path, **changed: Any) -> UploadLimits:
-    usual = UploadLimits(bytes=8 * 2**20, seconds=DEADLINE, idle_seconds=DEADLINE, spool_dir=spool_dir)
+    usual = UploadLimits(
+        bytes=8 * 2**20, seconds=DEADLINE, idle_seconds=DEADLINE, least_rate=0, spool_dir=spool_dir
+    )
     return replace(usual, **changed)
 
 

@@ -20,8 +20,8 @@ from asrsvc.speech.transcribe import Options
 _SPARE_BYTES: Final = 64 * 2**20
 """of the disk, which an upload may not take: the table has to grow"""
 _SHARE: Final = 4
-"""times the free bytes that one client's jobs may take: four fifths, if there are no others (dynamic
-thresholds, see `asrsvc.serving.limits`)"""
+"""times the free bytes that the jobs of one key may take: four fifths, if there are no others (dynamic
+thresholds, see `asrsvc.serving.limits`); without keys all clients are one"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class JobStore:
                 f"no room for {size} bytes more; {self._advice}",
                 param="file",
             )
-        if of_client + size > _SHARE * (most - used - size):
+        if client and of_client + size > _SHARE * (most - used - size):
             raise NoSpace(
                 f"your jobs take {of_client // 2**20} MiB and {(most - used) // 2**20} MiB are free:"
                 f" no room for {size} bytes more of one client; {self._advice}",
