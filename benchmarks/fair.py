@@ -3,12 +3,13 @@
     python benchmarks/fair.py [--model full] [--workers 2] [--seconds 60] [--only KIND] [--json FILE]
 
 A client at 127.0.0.1 sends requests of 10 s of sound, one after the other. Phases in which it is alone and
-phases beside one kind of abuse take turns; each abuser has an address of its own, 127.0.0.2 and so on, which is
-what clients are told apart by where there are no keys. Abusers are on other machines, with cores of their own:
-here their processes are run where a core is idle (SCHED_IDLE, sched(7)), as in `crowd.py`.
+phases beside one kind of abuse take turns; each abuser has an address of its own, 127.0.0.2 and so on: where
+there are no keys, clients are told apart by that. Abusers are on other machines, with cores of their own: here
+their processes are run where a core is idle (SCHED_IDLE, sched(7)), as in `crowd.py`.
 
-What needs no engine may make the client's p95 twice what it is alone, at most. Beside clients with work for the
-engine it may be as many times that as there are clients, and one longest span more: a run is not cut short.
+What needs no engine may make the client's p95 twice what it is alone, at most. Beside clients with work for
+the engine it may be as many times that as there are clients, and one longest span more: a run is not cut
+short.
 """
 
 from __future__ import annotations
@@ -178,20 +179,23 @@ def measure(options: Any) -> dict[str, Any]:
 
 def report(result: dict[str, Any]) -> str:
     """The figures for people."""
+    heads = ("alone p95", "p50 ms", "p95 ms", "ratio", "limit")
     lines = [
         describe(result["machine"]),
         (
-            f"{result['model']} model, {result['workers']} workers of 1 thread; requests of {CLIP_SECONDS:g} s, one"
-            f" after the other; a span of {_LONGEST_SPAN:g} s takes {result['longest_span_ms']:.0f} ms"
+            f"{result['model']} model, {result['workers']} workers of 1 thread; requests of"
+            f" {CLIP_SECONDS:g} s, one after the other; a span of {_LONGEST_SPAN:g} s takes"
+            f" {result['longest_span_ms']:.0f} ms"
         ),
-        f"{'beside':28}{'clients':>8}{'requests':>9}{'alone p95':>11}{'p50 ms':>9}{'p95 ms':>9}{'ratio':>7}{'limit':>9}",
+        f"{'beside':28}{'clients':>8}{'requests':>9}" + "".join(f"{head:>10}" for head in heads),
     ]
     for row in result["scenes"]:
         statuses = ", ".join(f"{count} × {status}" for status, count in row["met"].items())
+        figures = (row["alone_p95_ms"], row["p50_ms"], row["p95_ms"], row["ratio"], row["limit_ms"])
         lines.append(
-            f"{row['scene']:28}{row['clients']:>8}{row['requests']:>9}{row['alone_p95_ms']:>11.1f}"
-            f"{row['p50_ms']:>9.1f}{row['p95_ms']:>9.1f}{row['ratio']:>7.2f}{row['limit_ms']:>9.0f}"
-            f"  {statuses}"
+            f"{row['scene']:28}{row['clients']:>8}{row['requests']:>9}"
+            + "".join(f"{figure:>10.1f}" for figure in figures)
+            + f"  {statuses}"
         )
     lines.append("all within their limits" if result["within"] else "NOT all within their limits")
     return "\n".join(lines)
