@@ -4,8 +4,8 @@
 
 A client at 127.0.0.1 sends requests of 10 s of sound, one after the other. Phases in which it is alone and
 phases beside one kind of abuse take turns; each abuser has an address of its own, 127.0.0.2 and so on: where
-there are no keys, clients are told apart by that. Abusers are on other machines, with cores of their own: here
-their processes are run where a core is idle (SCHED_IDLE, sched(7)), as in `crowd.py`.
+there are no keys, clients are told apart by that. Abusers are on other machines, with cores of their own:
+here their processes are run where a core is idle (SCHED_IDLE, sched(7)), as in `crowd.py`.
 
 What needs no engine may make the client's p95 twice what it is alone, at most. Beside clients with work for
 the engine it may be as many times that as there are clients, and one longest span more: a run is not cut

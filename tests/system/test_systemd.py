@@ -114,6 +114,18 @@ def test_systemd_finds_nothing_wrong_with_the_units(world: World) -> None:
     assert not about_ours
 
 
+def test_the_service_can_do_little_beside_its_work(world: World) -> None:
+    box = world.box
+    found = box.run("systemd-analyze", "security", "--no-pager", "asr.service").stdout
+    overall = re.search(r"Overall exposure level for asr.service: ([0-9.]+)", found)
+    assert overall is not None, found
+    _note(overall[0])
+    assert float(overall[1]) <= 2.0, found
+    # The box has no controllers that would keep these: systemd knows them, which is all that is seen here.
+    assert box.property("MemoryMax") not in {"", "infinity"}
+    assert box.property("TasksMax") == "4096"
+
+
 def test_start_returns_when_a_worker_serves(world: World) -> None:
     box = world.box
     box.run("systemctl", "start", "asr.socket", "asr-ops.socket")
