@@ -241,6 +241,7 @@ class ClientTable:
     def hand_on(self, ticket: int) -> None:
         """The request goes into the queue: it belongs to no process."""
         if ticket != NO_TICKET:
+            self._since[ticket] = time.monotonic_ns()
             self._owner[ticket] = _IN_QUEUE
 
     def take(self, ticket: int) -> None:

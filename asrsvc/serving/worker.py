@@ -263,7 +263,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         protocol = LingeringProtocol(config=self.config, server_state=self._state, app_state=state)
         if not state.get("local") and self.brief.version is not None:
             state["intake"] = self._intake(protocol)
-        self._connect(protocol, connection, None)
+        self._connect(protocol, connection)
 
     def _serve_waiting(self, waiting: Waiting, place: Place, *, ahead: bool) -> None:
         """Hand a connection that has waited, and its request, to uvicorn's protocol."""
@@ -276,9 +276,14 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             return
         state = self._state_of(parcel, waiting, place, ahead=ahead)
         protocol = LingeringProtocol(config=self.config, server_state=self._state, app_state=state)
-        protocol.unserved = place.release
         state["intake"] = self._intake(protocol)
-        self._connect(protocol, waiting.connection, place)
+
+        def drop() -> None:
+            place.release()
+            state["form"].close()
+
+        protocol.unserved = drop
+        self._connect(protocol, waiting.connection)
 
     def _intake(self, protocol: LingeringProtocol) -> Intake:
         brief = self.brief
@@ -304,19 +309,21 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             "again": parcel.head,
         }
 
-    def _connect(self, protocol: LingeringProtocol, connection: socket.socket, place: Place | None) -> None:
+    def _connect(self, protocol: LingeringProtocol, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         protocol.refused = self._refused
         task = loop.create_task(loop.connect_accepted_socket(lambda: protocol, connection))
         self._connecting.add(task)
-        task.add_done_callback(lambda done: self._connected(done, connection, place))
+        task.add_done_callback(lambda done: self._connected(done, connection, protocol))
 
-    def _connected(self, task: asyncio.Task[Any], connection: socket.socket, place: Place | None) -> None:
+    def _connected(
+        self, task: asyncio.Task[Any], connection: socket.socket, protocol: LingeringProtocol
+    ) -> None:
         self._connecting.discard(task)
         if task.cancelled() or task.exception() is not None:  # the client had gone meanwhile
             connection.close()
-            if place is not None:
-                place.release()
+            if protocol.unserved is not None:
+                protocol.unserved()
 
     def _count(self) -> None:
         row = self.brief.row
