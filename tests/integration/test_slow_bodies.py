@@ -101,8 +101,8 @@ def test_a_body_that_comes_too_slowly_is_given_up(tmp_path: Path) -> None:
         made.settimeout(PATIENCE)
         reply = Reply(answer + read_reply(made).raw)
         assert reply.status == 408
-        error = check_error(reply.json(), "body_timeout")
-        assert "1000 bytes a second are the least (ASR_BODY_LEAST_RATE)" in error["message"]
+        check_error(reply.json(), "body_timeout")
+        assert "1000 bytes a second are the least (ASR_BODY_LEAST_RATE)" in reply.json()["error"]["message"]
         assert service.transcribe("a.flac", GOOD).json()["text"] == TEXT
 
 
@@ -127,7 +127,8 @@ def test_a_body_that_arrives_during_a_change_is_answered_by_the_new_model(
 def test_what_is_wrong_is_said_before_it_waits(patient: Service) -> None:
     reply = read_reply_of(patient, upload(GOOD, language="xx"))
     assert reply.status == 400
-    assert check_error(reply.json(), "invalid_value")["param"] == "language"
+    error = reply.json()["error"]
+    assert (error["code"], error["param"]) == ("invalid_value", "language")
 
 
 def read_reply_of(service: Service, body: bytes) -> Reply:
