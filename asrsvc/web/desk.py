@@ -20,9 +20,10 @@ from asrsvc.remote.client import Client
 from asrsvc.speech.joining import whole
 from asrsvc.speech.transcribe import Options, Progress, Transcriber
 from asrsvc.speech.types import Segment, Transcript
-from asrsvc.web.fields import Field, names, sizes
+from asrsvc.web.fields import Field
+from asrsvc.web.form import Form
 from asrsvc.web.notes import of_transcript
-from asrsvc.web.upload import SHORT_BYTES, Form, UploadLimits, check_head, read_form
+from asrsvc.web.upload import SHORT_BYTES, UploadLimits, check_head, read_form
 from asrsvc.web.url_field import URL, UrlField
 
 _TICK_SECONDS: Final = 0.25  # between two looks at how far it is
@@ -113,9 +114,7 @@ class Desk:
             request.headers,
             request.receive,
             self._limits,
-            names(fields, many=False),
-            lists=names(fields, many=True),
-            most_bytes=sizes(fields),
+            fields,
         )
 
     async def fetch(self, request: Request, form: Form) -> None:
