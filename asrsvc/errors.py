@@ -167,7 +167,7 @@ class JobHasNoResult(AsrError):
 class JobsUnavailable(AsrError):
     """The folder that jobs are kept in cannot be used; the log says why."""
 
-    public = "the folder that jobs are kept in cannot be used; the service's log says why"
+    public = "the folder that jobs are kept in (ASR_STATE_DIR) cannot be used; the service's log says why"
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     default_code = "jobs_unavailable"
