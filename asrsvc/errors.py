@@ -25,6 +25,8 @@ class AsrError(Exception):
     exit_code: ClassVar[int] = 1
     retry_after_seconds: int | None = None
     """Sent as `Retry-After` where the same request may succeed later."""
+    public: ClassVar[str] = ""
+    """What clients are told in the place of a message that names files of the operator; the log has that."""
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -170,7 +172,9 @@ class JobHasNoResult(AsrError):
 
 
 class JobsUnavailable(AsrError):
-    """The folder that jobs are kept in cannot be used; the message says why."""
+    """The folder that jobs are kept in cannot be used; the log says why."""
+
+    public = "the folder that jobs are kept in (ASR_STATE_DIR) cannot be used; the service's log says why"
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     default_code = "jobs_unavailable"

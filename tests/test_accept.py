@@ -79,6 +79,48 @@ def test_what_stands_behind_a_header_is_not_looked_at() -> None:
     assert parse_head(upgrade + b"body") is not None
 
 
+NEXT = (
+    b"POST /transcribe HTTP/1.1\r\nHost: other\r\nContent-Length: 5\r\nX-Other: 1\r\n\r\nhello",
+    b"GET /other HTTP/1.1\r\n\r\n",
+    b"DELETE /api/jobs/x HTTP/1.1\r\nHost: other\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"\r\n\r\nGET /other HTTP/1.0\r\nHost: other\r\n\r\n",
+    b"BREW / TEA\r\n\r\n",
+    b"\x16\x03\x01" + bytes(100),
+)
+FIRST = (
+    GET,
+    GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"),
+    GET.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"),
+    POST + b"body",
+    POST.replace(b"Content-Length: 4", b"Transfer-Encoding: chunked") + b"4\r\nbody\r\n0\r\n\r\n",
+    POST.replace(b"Content-Length: 4", b"Transfer-Encoding: chunked") + b"0\r\nX-Trailer: t\r\n\r\n",
+    POST.replace(b"Content-Length: 4", b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 4") + b"body",
+    b"\r\n\r\n" + GET,
+    b"HEAD http://test/health?a=b HTTP/1.0\r\n\r\n",
+)
+
+
+@pytest.mark.parametrize("following", NEXT)
+@pytest.mark.parametrize("first", FIRST)
+def test_a_second_request_behind_the_first_changes_nothing(first: bytes, following: bytes) -> None:
+    """Its method, its path and its headers are its own."""
+    alone = parse_head(first)
+    assert alone is not None
+    assert parse_head(first + following) == alone
+    assert parse_head(first + following * 3) == alone
+
+
+@given(
+    first=st.sampled_from(FIRST), following=st.sampled_from(NEXT), cut=st.integers(0, 400), more=st.binary()
+)
+def test_however_much_of_the_next_request_has_come_the_first_is_the_same(
+    first: bytes, following: bytes, cut: int, more: bytes
+) -> None:
+    end = first.index(b"\r\n\r\n", 4) + 4
+    whole = first + following + more
+    assert parse_head(whole[: max(end, cut)]) == parse_head(first)
+
+
 # Connections.
 
 
@@ -168,6 +210,25 @@ def test_a_whole_header_is_handed_on_with_nothing_read(run: Run) -> None:
             assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1
             assert made.acceptor.visitors == 0
             client.close()
+
+    run(main())
+
+
+def test_a_second_request_behind_the_first_leads_nowhere(run: Run) -> None:
+    """The connection goes where its first request belongs."""
+
+    async def main() -> None:
+        async with desk() as made:
+            short = await made.connect(GET + POST + b"body")
+            await until(lambda: made.served)
+            long = await made.connect(POST + b"body" + GET)
+            await until(lambda: made.waiting == 1)
+            assert len(made.served) == 1
+            pieces = await made.connect(GET[:10], GET[10:] + POST[:20])
+            await until(lambda: len(made.served) == 2)
+            assert made.waiting == 1
+            for client in (short, long, pieces):
+                client.close()
 
     run(main())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from asrsvc import settings
-from asrsvc.errors import AsrError, LimitReached, NotPermitted
+from asrsvc.errors import AsrError, BadRequest, LimitReached, NotPermitted
 from asrsvc.serving.keys import Key, KeyRing, digest_of, write_keys
 from asrsvc.serving.limits import ClientTable
 from asrsvc.web.access import Access, Asked, Rules
@@ -222,11 +223,174 @@ def test_a_person_at_this_machine_is_served(host: str) -> None:
     assert door.identify(asked(host=host, origin=f"HTTPS://{host}"))[0].kind == "address"
 
 
-@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "evil.example:7860", "test", ""])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("evil.example", "localhost.evil.example", "evil.example:7860", "test", ""),
+        *("127.1", "2130706433", "0x7f000001", "0177.0.0.1", "127.0.0.1.", "127.0.0.1.evil.example"),
+        *("%6cocalhost", "localhost,evil.example", ":7860", "localhostx", "xlocalhost"),
+    ],
+)
 def test_a_name_that_was_made_to_lead_here_is_refused(host: str) -> None:
     with pytest.raises(NotPermitted, match="ASR_ALLOWED_HOSTS"):
         access().identify(asked(host=host))
     assert code(access(), asked("/health", "GET", host=host)) == "host_not_allowed"
+
+
+MALFORMED_HOSTS = (
+    "[::1].evil.example",
+    "[::1]evil.example:7860",
+    "a@localhost",
+    "localhost:7860@evil.example",
+    "localhost:80:80",
+    "localhost:65536",
+    "localhost..",
+    ".localhost",
+    "::1",
+    "localhost evil.example",
+    "localhost/",
+    "l\xf6calhost",
+    "localhost" + ".a" * 150,
+)
+
+
+@pytest.mark.parametrize("host", MALFORMED_HOSTS)
+def test_what_is_no_host_is_refused_with_and_without_keys(tmp_path: Path, host: str) -> None:
+    request = asked("/health", "GET", host=host)
+    for door in (access(), access(tmp_path), access(ASR_OPS_BIND="127.0.0.1:7861")):
+        for one in (request, replace(request, local=True), replace(request, path="/admin/status")):
+            with pytest.raises(BadRequest, match="Host is ") as caught:
+                door.identify(one)
+            assert (caught.value.code, caught.value.param) == ("invalid_host", "Host")
+
+
+@pytest.mark.parametrize("name", ["host", "origin"])
+@pytest.mark.parametrize("values", [["localhost", "localhost"], ["localhost", "evil.example"], ["", "", ""]])
+def test_a_name_that_stands_twice_is_refused_everywhere(tmp_path: Path, name: str, values: list[str]) -> None:
+    request = asked("/health", "GET", **{name: values}, authorization=f"Bearer {SECRET}")
+    everywhere = access(ASR_BIND="0.0.0.0:80", ASR_PUBLIC_WITHOUT_KEYS="yes", ASR_CORS_ORIGINS="*")
+    for door in (access(), access(tmp_path), everywhere):
+        for one in (request, replace(request, local=True, peer=""), replace(request, path="/v1/models")):
+            with pytest.raises(BadRequest, match=f"{name.capitalize()} {len(values)} times") as caught:
+                door.identify(one)
+            assert (caught.value.code, caught.value.param) == ("header_repeated", name.capitalize())
+
+
+@pytest.mark.parametrize(
+    ("target", "host"),
+    [
+        ("localhost", "localhost"),
+        ("LOCALHOST:7860", "localhost:7860"),
+        ("localhost:80", "localhost"),
+        ("localhost", "localhost.:80"),
+        ("[::1]:7860", "[0:0::1]:7860"),
+    ],
+)
+def test_a_target_that_names_the_host_again_is_served(target: str, host: str) -> None:
+    access().identify(replace(asked(host=host), authority=target))
+
+
+@pytest.mark.parametrize(
+    ("target", "host"),
+    [
+        ("localhost", "evil.example"),
+        ("evil.example", "localhost"),
+        ("localhost:7860", "localhost"),
+        ("localhost", None),
+        ("", "localhost"),
+        ("a@localhost", "localhost"),
+        ("localhost@evil.example", "localhost"),
+        ("[::1].evil.example", "[::1]"),
+    ],
+)
+def test_a_target_that_names_another_host_is_refused(tmp_path: Path, target: str, host: str | None) -> None:
+    request = asked("/health", "GET") if host is None else asked("/health", "GET", host=host)
+    for door in (access(), access(tmp_path)):
+        with pytest.raises(BadRequest, match="request target") as caught:
+            door.identify(replace(request, authority=target))
+        assert caught.value.code == "invalid_host"
+
+
+def test_programs_at_a_unix_socket_may_say_what_they_like() -> None:
+    """Some put the path of the socket into Host; no browser comes there."""
+    door = access(ASR_BIND="unix:/run/asr.sock")
+    for host in ("/run/asr.sock", "%2Frun%2Fasr.sock", "asr", ""):
+        door.identify(asked(peer="", host=host))
+        door.identify(asked("/admin/status", "GET", peer="", local=True, host=host))
+    assert code(access(), asked(peer="", host="a@localhost")) == "host_not_allowed"
+
+
+# A page of another site may have a browser ask without telling its Origin: for a picture, or a script.
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "Cross-Site"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"sec_fetch_mode": "no-cors", "sec_fetch_dest": "image"},
+        {"sec_fetch_mode": "no-cors", "sec_fetch_dest": "script"},
+        {"sec_fetch_mode": "navigate", "sec_fetch_dest": "iframe"},
+        {"sec_fetch_mode": "cors", "sec_fetch_dest": "empty"},
+    ],
+)
+def test_what_another_sites_page_takes_without_an_origin_is_refused(site: str, how: dict[str, str]) -> None:
+    for door in (access(), access(ASR_CORS_ORIGINS="https://app.example.org")):
+        for path in ("/metrics", "/api/jobs", "/page/main.js", "/"):
+            request = asked(path, "GET", host="localhost:7860", sec_fetch_site=site, **how)
+            assert code(door, request) == "origin_not_allowed"
+    ops = access(ASR_OPS_BIND="127.0.0.1:7861")
+    told = asked("/admin/status", "GET", host="localhost:7861", local=True, sec_fetch_site=site, **how)
+    assert code(ops, told) == "origin_not_allowed"
+
+
+@pytest.mark.parametrize("site", ["same-origin", "none", ""])
+def test_the_services_own_page_and_a_person_are_served(site: str) -> None:
+    for how in ({}, {"sec_fetch_mode": "no-cors", "sec_fetch_dest": "script"}):
+        access().identify(asked("/page/main.js", "GET", host="localhost:7860", sec_fetch_site=site, **how))
+
+
+def test_a_link_of_another_site_leads_here() -> None:
+    visit = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}
+    access().identify(asked("/", "GET", host="localhost:7860", **visit))
+    # A form of another site is such a visit too, and tells its Origin.
+    for origin in ("https://evil.example", "null"):
+        assert code(access(), asked(host="localhost:7860", origin=origin, **visit)) == "origin_not_allowed"
+
+
+def test_pages_that_are_allowed_are_served_whatever_the_browser_says_of_their_site() -> None:
+    told = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "cors", "host": "localhost:7860"}
+    access(ASR_CORS_ORIGINS="app://obsidian.md").identify(asked(origin="app://obsidian.md", **told))
+    everybody = access(ASR_CORS_ORIGINS="*")
+    everybody.identify(asked("/v1/models", "GET", **told))
+    everybody.identify(asked(origin="https://any.example", **told))
+
+
+# What the operator alone may see.
+
+
+def test_who_the_operator_is(tmp_path: Path) -> None:
+    token = {"authorization": f"Bearer {TOKEN}"}
+    door = access(tmp_path, ASR_ADMIN_TOKEN=TOKEN)
+    assert door.is_operator(asked("/health", "GET", local=True))
+    assert door.is_operator(asked("/health", "GET", **token))
+    for headers in ({}, {"authorization": "Bearer x"}, {"authorization": f"Bearer {SECRET}"}):
+        assert not door.is_operator(asked("/health", "GET", **headers))
+    public = access(ASR_OPS_BIND="0.0.0.0:7861", ASR_ADMIN_TOKEN=TOKEN)
+    assert not public.is_operator(asked("/health", "GET", local=True))
+    assert public.is_operator(asked("/health", "GET", local=True, **token))
+    assert not access().is_operator(asked("/health", "GET", authorization="Bearer "))
+
+
+def test_what_is_wrong_with_the_keys_is_told_without_the_file(tmp_path: Path) -> None:
+    door = access(tmp_path)
+    assert door.problems() == ()
+    (tmp_path / "keys.json").write_text('{"keys": [{"name": "geheim"}]}')
+    (problem,) = door.problems()
+    assert str(tmp_path) in problem.whole
+    assert "geheim" not in problem.public
+    assert str(tmp_path) not in problem.public
+    assert "API keys" in problem.public
 
 
 @pytest.mark.parametrize(

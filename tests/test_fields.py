@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from asrsvc.errors import BadRequest
 from asrsvc.web import openai_fields, transcriptions
 from asrsvc.web.fields import Field, parse
+from asrsvc.web.form import Form
 from asrsvc.web.openai_fields import FIELDS, Wishes
-from asrsvc.web.upload import Form
 
 SERVED = ("whisper-1", "gpt-4o-transcribe")
 NOTHING = ("", " ", "\t\r\n", "null", "undefined", "None")

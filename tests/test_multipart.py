@@ -8,7 +8,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asrsvc.web.multipart import HEAD_BYTES, PREAMBLE_BYTES, MalformedError, MultipartParser, PartHeaders
+from asrsvc.web.multipart import (
+    HEAD_BYTES,
+    HEADS_BYTES,
+    PREAMBLE_BYTES,
+    MalformedError,
+    MultipartParser,
+    PartHeaders,
+)
 
 DISPOSITION = b"content-disposition"
 WHOLE = b'--B\r\nContent-Disposition: form-data; name="a"\r\n\r\n'
@@ -131,6 +138,10 @@ def test_a_header_is_read_in_every_dress(head: bytes, size: int) -> None:
         (b"--B\r\nA: " + b"x" * 9000, f"the header size of a part is over {HEAD_BYTES} bytes"),
         (b"--B\r\nA: x" + b"\r\n y" * 9000, f"the header size of a part is over {HEAD_BYTES} bytes"),
         (b"--B\r\n" + b"A: x\r\n" * 17 + b"\r\n", "the header count of a part is over 16"),
+        (
+            (b"--B\r\nA: " + b"x" * 8000 + b"\r\n\r\nx\r\n") * 40,
+            f"the headers of its parts are over {HEADS_BYTES} bytes together",
+        ),
     ],
 )
 def test_what_is_no_form_is_told_why(body: bytes, said: str, size: int) -> None:

@@ -9,12 +9,12 @@ import pytest
 from asrsvc.speech.joining import whole
 from asrsvc.speech.types import AUDIO_INCOMPLETE, Notice
 from asrsvc.web.fields import parse
+from asrsvc.web.form import Form
 from asrsvc.web.notes import of_transcript
 from asrsvc.web.notices import CODES, HEADER, INCOMPLETE, headers, refuses, warning_bodies
 from asrsvc.web.openai_answers import Writer
 from asrsvc.web.openai_fields import parse_fields
 from asrsvc.web.transcriptions import answer
-from asrsvc.web.upload import Form
 
 HOSTILE = 'a\r\nSet-Cookie: b\r\n\r\n<script>"\u2028\u0000é'
 NOTICES = (Notice(AUDIO_INCOMPLETE, HOSTILE), Notice("another_code", "of tomorrow", "language"))

@@ -8,6 +8,7 @@ import hashlib
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -74,6 +75,55 @@ def test_a_file_is_sent_once_and_asked_for_again(path: str, kind: str) -> None:
         assert again.content == b""
         assert again.headers["etag"] == one.headers["etag"]
     assert get(path, method="HEAD").content == b""
+
+
+PACKED = "/page/vendor/swagger-ui/swagger-ui-bundle.js"
+
+
+def test_what_is_kept_packed_is_unpacked_once_and_never_by_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though fifty clients that take no gzip ask at the same time, for it and for the description."""
+    pages._unpacked.cache_clear()
+    document._content.cache_clear()
+    made: list[tuple[str, int]] = []
+    unpack, pack = pages.zlib.decompressobj, pages.gzip.compress
+    monkeypatch.setattr(
+        pages.zlib,
+        "decompressobj",
+        lambda *args, **named: made.append(("unpack", get_ident())) or unpack(*args, **named),
+    )
+    monkeypatch.setattr(
+        pages.gzip,
+        "compress",
+        lambda *args, **named: made.append(("pack", get_ident())) or pack(*args, **named),
+    )
+
+    async def main() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app=APP)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            asked = [
+                client.get(path, headers={"Accept-Encoding": "identity"})
+                for path in [PACKED, "/openapi.json"] * 50
+            ]
+            return await asyncio.gather(*asked)
+
+    answers = asyncio.run(main())
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.content for answer in answers}) == 2
+    assert sorted(kind for kind, _ in made) == ["pack", "unpack"]
+    assert get_ident() not in {thread for _, thread in made}
+
+
+def test_what_is_kept_packed_has_a_size_when_it_is_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages._unpacked.cache_clear()
+    (path,) = (path for path in FILES if path.name == "swagger-ui-bundle.js.gz")
+    size = len(gzip.decompress(path.read_bytes()))
+    monkeypatch.setattr(pages, "_UNPACKED_BYTES", size - 1)
+    with pytest.raises(ValueError, match=f"more than {size - 1} bytes"):
+        pages._unpacked(path)
+    monkeypatch.setattr(pages, "_UNPACKED_BYTES", size)
+    assert len(pages._unpacked(path).plain or b"") == size
 
 
 def test_text_is_compressed_unless_it_is_not_wanted() -> None:

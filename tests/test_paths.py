@@ -1,10 +1,10 @@
-"""Paths with slashes too many."""
+"""Paths with slashes too many, and targets that name a host."""
 
 from __future__ import annotations
 
 import pytest
 
-from asrsvc.serving.paths import plain_path
+from asrsvc.serving.paths import named_authority, plain_path
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,22 @@ from asrsvc.serving.paths import plain_path
 )
 def test_slashes_of_badly_joined_addresses_mean_nothing(raw: str, path: str) -> None:
     assert plain_path(raw.encode()) == path
+
+
+@pytest.mark.parametrize(
+    ("target", "named"),
+    [
+        (b"/health", None),
+        (b"/?a=http://evil.example/", None),
+        (b"//evil.example/health", None),
+        (b"*", None),
+        (b"http://localhost:7860/health", "localhost:7860"),
+        (b"http://localhost", "localhost"),
+        (b"HTTPS://a@localhost:80?x", "a@localhost:80"),
+        (b"http://evil.example#/localhost", "evil.example"),
+        (b"http:///health", ""),
+        (b"ftp://[::1].evil.example/x", "[::1].evil.example"),
+    ],
+)
+def test_a_target_in_absolute_form_names_a_host(target: bytes, named: str | None) -> None:
+    assert named_authority(target) == named

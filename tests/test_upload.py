@@ -28,10 +28,14 @@ from asrsvc.errors import (
     TooLarge,
     UnsupportedMediaType,
 )
-from asrsvc.web.upload import Form, Receive, UploadLimits, check_head, read_form
+from asrsvc.web.fields import Field, parse
+from asrsvc.web.form import Form
+from asrsvc.web.form_reader import MOST_PARTS, TEXT_BYTES, FormReader
+from asrsvc.web.multipart import HEAD_BYTES, HEADS_BYTES
+from asrsvc.web.upload import Receive, UploadLimits, check_head, read_form
 
 BOUNDARY = "8cbf1d0e"
-FIELDS = frozenset({"language", "use_itn"})
+FIELDS = (Field("language", "what is spoken"), Field("use_itn", "digits"))
 DEADLINE = 90.0
 """seconds that a test waits for anything"""
 LARGE = 2**20 + 1
@@ -554,9 +558,7 @@ def read_lists(spool: Path, *parts: bytes) -> Form:
             headers(None),
             sender([body]),
             limits(spool),
-            FIELDS | {"prompt"},
-            lists=frozenset({"tags"}),
-            most_bytes={"prompt": 5000},
+            (*FIELDS, Field("prompt", "a text", most_bytes=5000), Field("tags", "some", many=True)),
         )
 
     return asyncio.run(main())
@@ -593,6 +595,137 @@ def test_a_field_may_be_larger_than_others(name: str, size: int, spool: Path) ->
 def test_a_list_is_text_too(spool: Path) -> None:
     with pytest.raises(BadRequest, match="field tags is not UTF-8"):
         read_lists(spool, part("tags", b"\xff"))
+
+
+# What a header of a part decides, and what all parts together may be.
+
+REFERENCES = Field("references", "of speakers", kind="bytes", many=True, most_bytes=4 * 2**20, most_values=4)
+BIG = (
+    *FIELDS,
+    *(Field(f"note{number}", "a text", most_bytes=2**20) for number in range(4)),
+    Field("tags", "some", many=True, most_bytes=2**16, most_values=5000),
+    Field("speakers", "refused", many=True, unsupported="nobody tells them apart"),
+    REFERENCES,
+)
+
+
+def read_big(spool: Path, *parts: bytes, then: Callable[[], Awaitable[Any]] | None = None) -> Form:
+    """Read a form with large fields, in the pieces that a socket gives."""
+    body = b"".join(parts)
+    pieces = [body[at : at + 2**16] for at in range(0, len(body), 2**16)]
+
+    async def main() -> Form:
+        async with asyncio.timeout(DEADLINE):
+            allowed = limits(spool, bytes=2**30)
+            return await read_form(headers(None), sender(pieces, then=then), allowed, BIG)
+
+    return asyncio.run(main())
+
+
+def begun(name: str) -> bytes:
+    """A part of which nothing but the header has come."""
+    return f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'.encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "param"),
+    [
+        ("speakers", "unsupported_parameter", "speakers"),
+        ("speakers[]", "unsupported_parameter", "speakers"),
+        ("speakers[3]", "unsupported_parameter", "speakers"),
+        ("speaker", "unknown_field", "speaker"),
+        ("speakers[x]", "unknown_field", "speakers[x]"),
+        ("s" * 5000, "unknown_field", "s" * 60),
+        ("references[00000]", "unknown_field", "references[00000]"),
+        ("", "unknown_field", ""),
+    ],
+)
+def test_a_part_that_may_not_be_is_refused_at_its_header(
+    name: str, code: str, param: str, spool: Path
+) -> None:
+    """Nothing of its content has come, and none will."""
+    for before in ((), (SMALL_FILE,), (part("language", b"zh"), SMALL_FILE)):
+        with pytest.raises(BadRequest) as caught:
+            read_big(spool, *before, begun(name), then=nothing_more)
+        assert (caught.value.code, caught.value.param) == (code, param)
+
+
+def test_a_part_too_many_is_refused_at_its_header(spool: Path) -> None:
+    sent = [part("references[]", b"x")] * 4 + [begun("references[]")]
+    with pytest.raises(BadRequest, match="field references is given more than 4 times") as caught:
+        read_big(spool, *sent, then=nothing_more)
+    assert caught.value.param == "references"
+    for again in ("language", "file"):
+        first = part("language", b"zh") if again == "language" else SMALL_FILE
+        with pytest.raises(BadRequest, match=f"field {again} is given twice"):
+            read_big(spool, first, begun(again), then=nothing_more)
+
+
+def test_all_text_of_a_form_has_a_limit(spool: Path) -> None:
+    """Names and values: 1 MiB, to the byte."""
+    three = [part(f"note{number}", b"x" * (300_000 - 5)) for number in range(3)]
+    rest = TEXT_BYTES - 900_000 - len("note3")
+    form = read_big(spool, *three, part("note3", b"y" * rest), SMALL_FILE, END)
+    assert sum(len(name) + len(text) for name, text in form.fields.items()) == TEXT_BYTES
+    form.close()
+    with pytest.raises(
+        BadRequest, match=f"field note3 the last of them, are over {TEXT_BYTES} bytes"
+    ) as caught:
+        read_big(spool, *three, part("note3", b"y" * (rest + 1)), then=nothing_more)
+    assert caught.value.param == "note3"
+
+
+def test_names_are_text_too(spool: Path) -> None:
+    tags = [part("tags[]", b"x" * 2**16)] * 15
+    rest = TEXT_BYTES - 15 * (len("tags[]") + 2**16)
+    read_big(spool, *tags, *[part("tags[]", b"")] * 500, SMALL_FILE, END).close()
+    with pytest.raises(BadRequest, match=f"over {TEXT_BYTES} bytes together"):
+        read_big(
+            spool, *tags, part("note0", b"x" * (rest - 20)), *[part("tags[]", b"")] * 3, then=nothing_more
+        )
+
+
+def test_fields_of_bytes_have_limits_of_their_own(spool: Path) -> None:
+    """They are kept as they came, and leave the room for text as it is."""
+    sound = b"\xff\x00" * (2**21)
+    note = part("note0", b"x" * (TEXT_BYTES - 5))
+    form = read_big(spool, *[part("references[]", sound)] * 4, note, SMALL_FILE, END)
+    assert form.blobs == {"references": [sound] * 4}
+    assert "references" not in form.lists | form.fields
+    assert parse((REFERENCES,), form) == {"references": (sound,) * 4}
+    form.close()
+    with pytest.raises(BadRequest, match=f"field references is over {4 * 2**20} bytes") as caught:
+        read_big(spool, part("references", sound + b"x"), then=nothing_more)
+    assert caught.value.param == "references"
+
+
+def test_a_form_has_so_many_parts_at_most(spool: Path) -> None:
+    tags = [part("tags[]", b"x")] * (MOST_PARTS - 1)
+    read_big(spool, *tags, SMALL_FILE, END).close()
+    with pytest.raises(BadRequest, match=f"the form has more than {MOST_PARTS} parts: field 'tags") as caught:
+        read_big(spool, SMALL_FILE, *tags, begun("tags[]"), then=nothing_more)
+    assert caught.value.param == "tags[]"
+
+
+def test_headers_of_parts_have_a_limit_together(spool: Path) -> None:
+    """Each is as large as one may be."""
+    note = b"X-Note: " + b"n" * (HEAD_BYTES - 200) + b"\r\n"
+    large = part("tags[]", b"x").replace(b"\r\n\r\n", b"\r\n" + note + b"\r\n", 1)
+    size = len(large) - 2 - len(f"--{BOUNDARY}\r\n") - 1 - 2
+    fit = HEADS_BYTES // size - 1
+    read_big(spool, *[large] * fit, SMALL_FILE, END).close()
+    with pytest.raises(BadRequest, match=f"headers of its parts are over {HEADS_BYTES} bytes") as caught:
+        read_big(spool, *[large] * (fit + 3), then=nothing_more)
+    assert caught.value.code == "body_malformed"
+
+
+def test_of_a_value_that_is_too_large_no_more_is_kept_than_may_be() -> None:
+    reader = FormReader(Form(), BIG, lambda: -1)
+    reader.on_part({b"content-disposition": b'form-data; name="language"'})
+    data = bytes(2**24)
+    with pytest.raises(BadRequest, match="field language is over 1024 bytes"):
+        reader.on_data(data, 0, len(data))
+    assert len(reader._value) <= 1024
 
 
 # Parts as other programs write them.

@@ -158,7 +158,7 @@ class Database:
             raise
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", None) in _FULL:
-                raise NoSpace(f"the disk of {self._path.parent} is full") from error
+                raise NoSpace("the disk that jobs are kept on (ASR_STATE_DIR) is full") from error
             raise JobsUnavailable(f"{self._path} cannot be used: {error}") from error
         except OSError as error:
             raise JobsUnavailable(f"{self._path} cannot be used: {error.strerror or error}") from error

@@ -63,8 +63,16 @@ class Limits:
     """connections of this worker whose header is not complete"""
 
 
+class _WholeError(Exception):
+    """The header is whole: the parser reads no further."""
+
+
 class _HeadParser:
-    """Collects what httptools finds in the first bytes of a connection."""
+    """Collects what httptools finds up to the end of the first header.
+
+    What stands behind it may be the next request (pipelining, RFC 9112, section 9.3.2), and the parser would
+    read on into that.
+    """
 
     def __init__(self) -> None:
         self.url = b""
@@ -79,10 +87,11 @@ class _HeadParser:
 
     def on_headers_complete(self) -> None:
         self.complete = True
+        raise _WholeError
 
 
 def parse_head(data: bytes) -> Head | None:
-    """The header at the start of these bytes; None if it is not complete.
+    """The first header at the start of these bytes; None if it is not complete.
 
     Raises:
         httptools.HttpParserError: this is no HTTP; the server that serves it will say so.
@@ -91,11 +100,9 @@ def parse_head(data: bytes) -> Head | None:
     parser = httptools.HttpRequestParser(collector)
     try:
         parser.feed_data(data)
-    except httptools.HttpParserUpgrade:
-        pass  # the header was whole
     except httptools.HttpParserError:
         if not collector.complete:
-            raise  # what is wrong behind the header is not looked at here
+            raise
     if not collector.complete:
         return None
     raw_path = httptools.parse_url(collector.url).path or b"/"

@@ -38,10 +38,10 @@ from asrsvc.web.app import (
     create_app,
     upload_limits,
 )
+from asrsvc.web.form import Form
 from asrsvc.web.meter import Meter
 from asrsvc.web.metric_files import MetricFiles
 from asrsvc.web.metrics import Metrics, Sources
-from asrsvc.web.upload import Form
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The path of a request as the acceptor, the access rules and the routes see it."""
+"""The target of a request as the acceptor, the access rules and the routes see it."""
 
 from __future__ import annotations
 
@@ -25,3 +25,14 @@ def plain_path(raw: bytes) -> str:
     if _JOINED.match(text):
         text = _SLASHES.sub("/", text)
     return unquote(text.rstrip("/") or "/")
+
+
+def named_authority(target: bytes) -> str | None:
+    """Host and port of a request target in its absolute form (RFC 9112, section 3.2.2); None: it has none.
+
+    Args:
+        target: as it stands in the request.
+    """
+    if target.startswith(b"/") or b"://" not in target:
+        return None
+    return re.split("[/?#]", target.partition(b"://")[2].decode("latin-1"), maxsplit=1)[0]

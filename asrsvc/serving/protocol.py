@@ -26,6 +26,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from asrsvc.serving.accept import HEAD_BYTES, HEAD_LATE, HEAD_TOO_LARGE
 from asrsvc.serving.lanes import AHEAD, is_dead
+from asrsvc.serving.paths import named_authority
 
 log = logging.getLogger(__name__)
 
@@ -205,6 +206,7 @@ class LingeringProtocol(HttpToolsProtocol):
             if self._request_is_whole():  # a pipelined request
                 self._discarded += 1
             return
+        self.scope["state"]["authority"] = named_authority(self.url)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -290,7 +292,8 @@ class LingeringProtocol(HttpToolsProtocol):
         body = json.dumps({"error": error}).encode()
         head = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\nx-request-id: {request_id}\r\n\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\nx-request-id: {request_id}\r\n"
+            "x-content-type-options: nosniff\r\ncache-control: no-store\r\n\r\n"
         )
         self.write(head.encode() + body)
         if self._current is not None:

@@ -16,12 +16,15 @@ from typing import Final
 
 from starlette.datastructures import Headers
 
-from asrsvc.errors import AsrError, LimitReached, NotPermitted, OverCapacity, Unauthorised
+from asrsvc.errors import AsrError, LimitReached, OverCapacity, Unauthorised
 from asrsvc.serving.keys import Key, KeyRing
 from asrsvc.serving.limits import NO_TICKET, Allowance, ClientTable, Refused
 from asrsvc.settings import Settings, is_public
-from asrsvc.web.addresses import Proxies, host_name, ip_of, subscriber
+from asrsvc.web import sites
+from asrsvc.web.addresses import Proxies, subscriber
 from asrsvc.web.clients import OPERATOR, Client
+from asrsvc.web.ops import Problem
+from asrsvc.web.sites import Sites
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,7 @@ OPEN_FOLDER: Final = "/page/"
 """the page's own static files, the same"""
 _ADMIN: Final = "/admin"
 _METRICS: Final = "/metrics"
+_KEYS_BROKEN: Final = "the file of API keys is not as it must be; the keys from before are in force"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,8 @@ class Asked:
     """address of the other side of the connection; empty for a Unix socket"""
     local: bool = False
     """whether it came to the ops listener"""
+    authority: str | None = None
+    """what the request target names, where it has its absolute form"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,32 +109,46 @@ class Access:
             table: where limits are counted, over all workers.
         """
         self._rules = rules
+        self._sites = Sites(rules.hosts, rules.origins)
         self.keys = keys
         self.table = table
 
-    def problems(self) -> tuple[str, ...]:
+    def problems(self) -> tuple[Problem, ...]:
         """What is not as it should be."""
         if self.keys is None:
             return ()
         self.keys.look()
-        return (self.keys.problem,) if self.keys.problem else ()
+        return (Problem(_KEYS_BROKEN, self.keys.problem),) if self.keys.problem else ()
+
+    def is_operator(self, asked: Asked) -> bool:
+        """Whether one who has been let in may see what is the operator's alone: paths, contents of files."""
+        if asked.local and not self._rules.ops_needs_token:
+            return True
+        try:
+            return self._is_operator(_bearer(asked.headers))
+        except Unauthorised:
+            return False
 
     def identify(self, asked: Asked) -> tuple[Client, Allowance]:
         """Who asks, and what is allowed to them; to be asked at any time, since it counts nothing.
 
         Raises:
+            BadRequest: the header names several hosts or sites, or none that could be.
             Unauthorised, NotPermitted: who may not.
         """
+        sites.check_once(asked.headers)
+        if asked.peer:  # programs that come to a Unix socket may put its path into Host, and no browser comes
+            sites.check_host(asked.headers, asked.authority)
         address = self._rules.proxies.client_address(asked.peer, asked.headers)
         if asked.local:
             if self._rules.checks_ops:
-                self._check_site(asked)
+                self._sites.check(asked.headers)
             if self._rules.ops_needs_token and not _is_free(asked):
                 self._check_operator(asked)
             return Client(OPERATOR, "operator", address), Allowance("")
         if self.keys is None:
             if self._rules.checks_api:
-                self._check_site(asked)
+                self._sites.check(asked.headers)
             return self._by_address(address)
         if _is_free(asked):
             return Client(address, "address", address), Allowance("")
@@ -193,31 +213,6 @@ class Access:
     def _check_operator(self, asked: Asked) -> None:
         if not self._is_operator(_bearer(asked.headers)):
             raise Unauthorised("this needs Authorization: Bearer and the token of ASR_ADMIN_TOKEN")
-
-    # Web pages of other sites.
-
-    def _check_site(self, asked: Asked) -> None:
-        host = asked.headers.get("host")
-        if host is not None and not self._is_ours(host_name(host)):
-            raise NotPermitted(
-                f"Host is {host[:100]!r}: this service is asked by localhost or an address; for another name"
-                " see ASR_ALLOWED_HOSTS",
-                code="host_not_allowed",
-            )
-        origin = asked.headers.get("origin")
-        if origin is None or self._rules.origins & {"*", origin.lower()}:
-            return
-        # The page's own: the same host and port, over http, or https where a proxy speaks TLS.
-        if host is None or origin.lower() not in {f"http://{host.lower()}", f"https://{host.lower()}"}:
-            raise NotPermitted(
-                f"the web page of {origin[:100]!r} may not use this service; see ASR_CORS_ORIGINS",
-                code="origin_not_allowed",
-            )
-
-    def _is_ours(self, name: str) -> bool:
-        # Any address is right: only a name can be made to lead here (DNS rebinding).
-        own = name == "localhost" or name.endswith(".localhost") or ip_of(name) is not None
-        return own or name in self._rules.hosts
 
 
 def _is_free(asked: Asked) -> bool:

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from starlette.datastructures import Headers
 
+Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
 _LONGEST_CHAIN: Final = 50
 _IPV6_PREFIX: Final = 64  # what one subscriber has
+_LONGEST_HOST: Final = 300
+"""characters of a host with its port: a name in DNS has 253"""
+_LARGEST_PORT: Final = 65535
+_AUTHORITY: Final = re.compile(
+    # An IPv6 address may have a zone (RFC 6874), which says nothing here.
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)(?:%(?:25)?[A-Za-z0-9._~-]+)?\]"
+    r"|(?P<name>(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*))"
+    r"(?::(?P<port>[0-9]*))?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,29 +68,64 @@ def _hops(headers: Headers) -> Iterator[str]:
     chain = ",".join(headers.getlist("x-forwarded-for")).split(",")
     for item in reversed(chain[-_LONGEST_CHAIN:]):
         name = item.strip()
-        if name.startswith("[") or name.count(":") == 1:  # with a port, as some proxies write it
-            name = host_name(name)
         found = ip_of(name)
+        if found is None:
+            with suppress(ValueError):
+                found = authority(name).address  # with a port, or in brackets, as some proxies write it
         if found is None:
             return
         yield str(found)
 
 
-def host_name(host: str) -> str:
-    """What Host names, without the port."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower().removesuffix(".")
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """What `Host` names: uri-host [":" port] (RFC 9110, section 7.2; RFC 3986, section 3.2.2)."""
+
+    name: str
+    """in lower case, without a dot at its end; empty: an address, or nothing"""
+    address: Address | None
+    port: int | None
 
 
-def ip_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address of this text, an IPv4 one in IPv6's clothes as itself; None: it is none."""
+def authority(text: str) -> Authority:
+    """Take apart what `Host`, or a request target in its absolute form, names.
+
+    An address has its usual form alone: `127.1`, `2130706433` and `0177.0.0.1` are names.
+
+    Raises:
+        ValueError: it is none; a sentence that says what would be right.
+    """
+    if len(text) > _LONGEST_HOST:
+        raise ValueError(f"it has {len(text)} characters; {_LONGEST_HOST} are the most")
+    found = _AUTHORITY.fullmatch(text)
+    if found is None:
+        raise ValueError("a name or an address is right, and perhaps a colon and a port")
+    port = int(found["port"]) if found["port"] else None
+    if port is not None and port > _LARGEST_PORT:
+        raise ValueError(f"a port to {_LARGEST_PORT} is right")
+    if found["v6"] is not None:
+        try:
+            address = ipaddress.IPv6Address(found["v6"])
+        except ValueError:
+            raise ValueError("an IPv6 address in brackets is right") from None
+        return Authority("", address.ipv4_mapped or address, port)
+    name = found["name"].lower()
+    if (v4 := ip_of(name)) is not None:
+        return Authority("", v4, port)
+    labels = name.removesuffix(".").split(".")
+    if name and not all(labels):
+        raise ValueError("a name without empty parts between its dots is right")
+    return Authority(".".join(labels), None, port)
+
+
+def ip_of(text: str) -> Address | None:
+    """The address of this text, an IPv4 one in IPv6's clothes as itself, without a zone; None: it is none."""
     try:
         found = ipaddress.ip_address(text)
     except ValueError:
         return None
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
-        return found.ipv4_mapped
+    if isinstance(found, ipaddress.IPv6Address):
+        return found.ipv4_mapped or ipaddress.IPv6Address(int(found))
     return found
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
@@ -30,7 +29,9 @@ from asrsvc.errors import (
     Unauthorised,
     UnsupportedMediaType,
 )
+from asrsvc.web import strict_json
 from asrsvc.web.answers import JsonResponse
+from asrsvc.web.strict_json import JsonError
 
 _BODY_BYTES: Final = 16 * 1024
 _BODY_SECONDS: Final = 10.0
@@ -115,7 +116,7 @@ class Admin:
             return
         if not request.scope["state"].get("local") or (self.ops_is_public and self.token):
             if not self.token:
-                raise NotFound(f"path {request.url.path[:100]!r} is not served here")
+                raise NotFound(f"path {request.scope['path'][:100]!r} is not served here")
             raise Unauthorised("/admin wants Authorization: Bearer and the token of ASR_ADMIN_TOKEN")
         if "origin" in request.headers:
             # A page of another site can make a browser send a form to a port of this host.
@@ -216,9 +217,15 @@ async def _body(request: Request) -> bytes:
 
 def _json(content: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(content)
-    except (ValueError, RecursionError):
-        found = None
+        found = strict_json.decode(content.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise BadRequest("the body is no text in UTF-8", code="body_malformed") from None
+    except JsonError as error:
+        if error.key is None:
+            raise BadRequest(
+                f"the body is not one JSON object: it {error.reason}", code="body_malformed"
+            ) from None
+        raise BadRequest(f"field {error.key} {error.reason}", param=error.key) from None
     if not isinstance(found, dict):
         raise BadRequest("the body is not one JSON object", code="body_malformed")
     return found
@@ -231,9 +238,11 @@ def _form(content: bytes) -> dict[str, Any]:
         )
     except ValueError:
         raise BadRequest("the body is not a form", code="body_malformed") from None
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise BadRequest("a field is given twice", code="body_malformed")
+    found: dict[str, Any] = {}
+    for name, text in pairs:
+        if name in found:
+            raise BadRequest(f"field {name[:60]!r} is given twice", param=name[:60])
+        found[name] = text
     return found
 
 

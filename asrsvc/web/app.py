@@ -35,14 +35,14 @@ from asrsvc.speech.transcribe import Transcriber
 from asrsvc.web import pages
 from asrsvc.web.access import Access
 from asrsvc.web.admin import Admin
-from asrsvc.web.answers import JsonResponse, error_response
+from asrsvc.web.answers import JsonResponse, error_response, with_defaults
 from asrsvc.web.desk import Desk
-from asrsvc.web.gate import guarded
+from asrsvc.web.gate import asked_of, guarded
 from asrsvc.web.meter import Meter, RouteNames
 from asrsvc.web.metrics import Metrics
 from asrsvc.web.openai import TRANSCRIPTIONS_PATH, OpenAi
 from asrsvc.web.openapi import document as openapi
-from asrsvc.web.ops import health, live, unhealthy
+from asrsvc.web.ops import health, live, of_version, said, unhealthy
 from asrsvc.web.spool import Spool
 from asrsvc.web.transcriptions import Transcriptions
 from asrsvc.web.upload import UploadLimits
@@ -115,7 +115,12 @@ def create_app(
         remote=remote_client(settings),
     )
     refuse = settings.refuses_incomplete()
-    ready = health(transcriber.model.version, problems, access.problems)
+    known = of_version(problems, serves=True)
+    ready = health(
+        transcriber.model.version,
+        lambda: (*known, *access.problems()),
+        lambda request: access.is_operator(asked_of(request.scope)),
+    )
     app = Starlette(
         routes=[
             Route("/api/transcribe", Transcriptions(desk, refuse).transcribe, methods=["POST"]),
@@ -171,19 +176,21 @@ def create_apology(
     """Build the application of a worker that has no model: it is alive, and says what is wrong.
 
     Args:
-        reason: one sentence.
+        reason: one sentence, for the operator.
         access: who may come in.
         counting: what `/metrics` answers.
         origins: web pages of other sites that may use the API.
         admin: the operator's endpoints: who has no model wants another.
     """
+    known = of_version((reason,), serves=False)
 
     async def apologise(request: Request) -> Response:
-        if request.url.path == "/health/live":
+        if request.scope["path"] == "/health/live":
             return JsonResponse({"status": "alive"})
-        if request.url.path in ("/health", "/health/ready"):
-            return unhealthy(reason)
-        raise NotReady(reason)
+        problems = said(known, to_operator=access.is_operator(asked_of(request.scope)))
+        if request.scope["path"] in ("/health", "/health/ready"):
+            return unhealthy(problems)
+        raise NotReady(" ".join(problems))
 
     app = Starlette(
         routes=[
@@ -222,7 +229,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     """What the router raises, in the shape of all errors."""
     if not isinstance(error, HTTPException):
         raise error
-    path = request.url.path[:100]
+    path = request.scope["path"][:100]
     if error.status_code == 404:
         return error_response(NotFound(f"path {path!r} is not served here"))
     if error.status_code == 405:
@@ -234,8 +241,11 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 async def _on_unexpected(request: Request, _error: Exception) -> Response:
     """What must not happen: the answer names the request, the log has the trace."""
-    request_id = request.scope["state"]["request_id"]
-    return error_response(AsrError(f"the service failed; its log says why under request id {request_id}"))
+    return error_response(_failure(request.scope["state"]["request_id"]))
+
+
+def _failure(request_id: str) -> AsrError:
+    return AsrError(f"the service failed; its log says why under request id {request_id}")
 
 
 class Envelope:
@@ -268,7 +278,7 @@ class Envelope:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [
-                    *message.get("headers", []),
+                    *with_defaults(message.get("headers", [])),
                     (b"x-request-id", request_id.encode()),
                 ]
                 if self._version is not None:
@@ -282,6 +292,8 @@ class Envelope:
             return
         except Exception:  # answered by _on_unexpected; here it becomes visible, with its id
             log.exception("request failed", extra={"request_id": request_id})
+            if not status:  # it came from in front of the application, which answers for itself
+                await error_response(_failure(request_id))(scope, receive, send_with_headers)
         except BaseException:
             self._end(scope, status)
             raise

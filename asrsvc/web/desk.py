@@ -19,13 +19,13 @@ from asrsvc.serving.lanes import LaneName
 from asrsvc.speech.joining import whole
 from asrsvc.speech.transcribe import Options, Progress, Transcriber
 from asrsvc.speech.types import Segment, Transcript
-from asrsvc.web.fields import Field, names, sizes
+from asrsvc.web.fields import Field
+from asrsvc.web.form import Form
 from asrsvc.web.run import Intake, Run, Step
 from asrsvc.web.spool import Spool
 from asrsvc.web.upload import (
     MEMORY_BYTES,
     SHORT_BYTES,
-    Form,
     UploadLimits,
     check_head,
     declared_length,
@@ -110,9 +110,7 @@ class Desk:
                 request.headers,
                 request.receive,
                 self._limits,
-                names(fields, many=False),
-                lists=names(fields, many=True),
-                most_bytes=sizes(fields),
+                fields,
                 hold=self._spool.holder(state["ticket"]),
             )
 

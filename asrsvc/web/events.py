@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -14,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from asrsvc.errors import AsrError, Cancelled
-from asrsvc.web.answers import error_body
+from asrsvc.web.answers import error_body, json_text
 
 log = logging.getLogger(__name__)
 
@@ -126,5 +125,4 @@ async def _send(send: Send, message: dict[str, Any]) -> None:
 def _encoded(event: Event) -> bytes:
     if event is None:
         return _ALIVE
-    text = json.dumps(event, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return f"data: {text.translate(NO_LINE_ENDS)}\n\n".encode()
+    return f"data: {json_text(event).translate(NO_LINE_ENDS)}\n\n".encode()

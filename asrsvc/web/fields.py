@@ -10,10 +10,12 @@ from typing import Any, Final, Literal
 from asrsvc.errors import BadRequest
 from asrsvc.speech.languages import language_of
 from asrsvc.web import structured
-from asrsvc.web.upload import MOST_VALUES, Form
+from asrsvc.web.form import Form
 
 OTHER_NAMES: Final = "also by BCP 47 tag, ISO 639 code or Whisper's name: zh-HK, jpn, english"
 """of languages, for people"""
+MOST_VALUES: Final = 100
+"""of a field that may come several times, unless it is said otherwise"""
 _BOOLEANS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _SHOWN: Final = 60  # characters of a wrong value that a message repeats
 
@@ -25,7 +27,9 @@ class Field:
     name: str
     meaning: str
     """for people"""
-    kind: Literal["text", "boolean", "number", "language"] = "text"
+    kind: Literal["text", "boolean", "number", "language", "bytes"] = "text"
+    """bytes: kept as they came, apart from the limit on all text of a form: `most_bytes` and `most_values`
+    hold alone"""
     values: tuple[str, ...] = ()
     """the only ones that a text may have; empty: any. A language may have other names for them"""
     default: str | None = None
@@ -37,22 +41,15 @@ class Field:
     many: bool = False
     """whether it may come several times (`name`, `name[]`, `name[0]`) or as a JSON list; its value is one"""
     most_bytes: int = 1024
+    """of one value"""
+    most_values: int = MOST_VALUES
+    """where it may come several times"""
     unsupported: str = ""
     """why a request that has it is refused; empty: it is not"""
 
 
-def names(fields: Sequence[Field], *, many: bool) -> frozenset[str]:
-    """The names of those that may come several times, or of the others."""
-    return frozenset(field.name for field in fields if field.many == many)
-
-
-def sizes(fields: Sequence[Field]) -> dict[str, int]:
-    """Bytes that each may have, by name."""
-    return {field.name: field.most_bytes for field in fields}
-
-
 def parse(fields: Sequence[Field], form: Form) -> dict[str, Any]:
-    """The values of all fields: text, bool or float; a tuple of texts where it may come several times.
+    """The values of all fields: text, bool, float or bytes; a tuple of them where it may come several times.
 
     A field that is there and empty counts as not given. JSON text in one field counts as the fields with
     brackets that would say the same.
@@ -61,7 +58,14 @@ def parse(fields: Sequence[Field], form: Form) -> dict[str, Any]:
         BadRequest: a value is not what the message says, or the field is not supported.
     """
     given = _spread(fields, form)
-    return {field.name: _value(field, form.lists, given) for field in fields}
+    return {field.name: _value(field, form, given) for field in fields}
+
+
+def unsupported(field: Field) -> BadRequest:
+    """Why a request with this field is refused."""
+    return BadRequest(
+        f"{field.name} is not supported: {field.unsupported}", param=field.name, code="unsupported_parameter"
+    )
 
 
 def _spread(fields: Sequence[Field], form: Form) -> dict[str, str]:
@@ -93,20 +97,23 @@ def _spread(fields: Sequence[Field], form: Form) -> dict[str, str]:
     return given
 
 
-def _value(field: Field, lists: dict[str, list[str]], given: dict[str, str]) -> Any:
+def _value(field: Field, form: Form, given: dict[str, str]) -> Any:
+    if field.kind == "bytes":
+        blobs = tuple(form.blobs.get(field.name, ()))
+        return blobs if field.many else next(iter(blobs), None)
     if field.many:
-        texts = [text for text in lists.get(field.name, []) if not structured.is_absent(text)]
+        texts = [text for text in form.lists.get(field.name, []) if not structured.is_absent(text)]
         if field.unsupported:
             if all(structured.is_empty_list(text) for text in texts):
                 return ()
-            raise _unsupported(field)
+            raise unsupported(field)
         found = [one for text in texts for one in _items(field, text)]
-        if len(found) > MOST_VALUES:
-            raise BadRequest(f"field {field.name} has more than {MOST_VALUES} values", param=field.name)
+        if len(found) > field.most_values:
+            raise BadRequest(f"field {field.name} has more than {field.most_values} values", param=field.name)
         return tuple(dict.fromkeys(_one(field, text) for text in found))
     text = given.get(field.name, field.default)
     if field.name in given and field.unsupported:
-        raise _unsupported(field)
+        raise unsupported(field)
     return None if text is None else _one(field, text)
 
 
@@ -138,9 +145,3 @@ def _one(field: Field, text: str) -> Any:
 
 def _wrong(field: Field, text: str, right: str) -> BadRequest:
     return BadRequest(f"{field.name} is {text[:_SHOWN]!r}; {right}", param=field.name)
-
-
-def _unsupported(field: Field) -> BadRequest:
-    return BadRequest(
-        f"{field.name} is not supported: {field.unsupported}", param=field.name, code="unsupported_parameter"
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -12,7 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 from asrsvc.jobs.types import Found, Job, Webhook
 from asrsvc.speech.joining import whole
 from asrsvc.speech.subtitles import to_srt, to_vtt
-from asrsvc.web.answers import JsonResponse
+from asrsvc.web.answers import JsonResponse, json_text
 from asrsvc.web.notices import REFUSE, TRANSCRIBE, headers, warning_bodies
 from asrsvc.web.openai_answers import Writer
 from asrsvc.web.openai_fields import Wishes
@@ -60,7 +59,7 @@ def event_body(job: Job, keep_seconds: float) -> bytes:
     data = job_body(job, keep_seconds)
     del data["webhook"]  # how its delivery goes is not told
     event = {"type": f"job.{job.state}", "timestamp": _moment(job.ended), "data": data}
-    return json.dumps(event, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return json_text(event).encode()
 
 
 def _webhook(webhook: Webhook) -> dict[str, Any]:

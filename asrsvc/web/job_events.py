@@ -7,7 +7,6 @@ leaves ends its streams, and a client that comes back with `Last-Event-ID` goes 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, aclosing, suppress
@@ -20,6 +19,7 @@ from asrsvc.errors import AsrError, NotFound
 from asrsvc.jobs.store import JobStore
 from asrsvc.jobs.threads import Threads
 from asrsvc.jobs.types import Found
+from asrsvc.web.answers import json_text
 from asrsvc.web.events import FILLER, NO_LINE_ENDS
 from asrsvc.web.job_answers import job_body
 from asrsvc.web.transcriptions import segment_body
@@ -123,8 +123,7 @@ def _segment_body(found: Found) -> dict[str, Any]:
 
 def _event(name: str, data: dict[str, Any], *, number: int | None = None) -> bytes:
     head = f"id: {number}\n" if number is not None else ""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return f"{head}event: {name}\ndata: {text.translate(NO_LINE_ENDS)}\n\n".encode()
+    return f"{head}event: {name}\ndata: {json_text(data).translate(NO_LINE_ENDS)}\n\n".encode()
 
 
 class EventStream(Response):

@@ -16,7 +16,6 @@ from asrsvc.jobs.threads import Threads
 from asrsvc.remote.client import Client
 from asrsvc.web.answers import JsonResponse
 from asrsvc.web.clients import client_of
-from asrsvc.web.fields import names, sizes
 from asrsvc.web.job_answers import FORMATS, job_body, result_response
 from asrsvc.web.job_events import Events, EventStream
 from asrsvc.web.notices import INCOMPLETE
@@ -122,9 +121,8 @@ class JobDesk:
                     request.headers,
                     request.receive,
                     self._limits,
-                    names(FIELDS, many=False),
+                    FIELDS,
                     open_file=arrival.lock.open,
-                    most_bytes=sizes(FIELDS),
                     hold=self._holder(arrival),
                 )
                 try:

@@ -57,10 +57,18 @@ class Metrics:
         if not self._turn.acquire(timeout=_SECONDS):
             raise NotReady("others ask for the metrics and are not done")
         try:
-            encoder, kind = choose_encoder(accept)
+            encoder, kind = _chosen(accept)
             return encoder(self._registry), kind
         finally:
             self._turn.release()
+
+
+def _chosen(accept: str) -> tuple[Callable[[Collector], bytes], str]:
+    """How the figures are written, and the name of that for Content-Type."""
+    try:
+        return choose_encoder(accept)
+    except TypeError:  # it compares the version that the client asks for with a number, whatever it is
+        return choose_encoder("")
 
 
 class _Files(Collector):

@@ -22,6 +22,8 @@ HEAD_BYTES: Final = 8 * 1024
 """of the header of one part, with its folded lines, at most"""
 HEAD_FIELDS: Final = 16
 """of the header of one part, at most"""
+HEADS_BYTES: Final = 256 * 1024
+"""of the headers of all parts together, at most"""
 _PADDING_BYTES: Final = 256  # blanks behind a boundary, at most; with more it is no boundary
 _SHOWN: Final = 60  # bytes of a wrong header that a message repeats
 
@@ -87,6 +89,7 @@ class MultipartParser:
         self._behind = re.compile(rb"--|[ \t]{0,%d}(\r?\n)" % _PADDING_BYTES)
         self._newline = b""  # as the first boundary has it
         self._skipped = 0
+        self._heads_bytes = 0
         self._empty = False  # nothing of the part's content has come yet
         self._step: Callable[[bytes, int], int] = self._preamble
         self._rest = b"\n"  # so that a boundary at the very beginning stands behind a line
@@ -144,6 +147,9 @@ class MultipartParser:
                     raise MalformedError(f"the header size of a part is over {HEAD_BYTES} bytes")
                 return at
             end += len(newline)
+        self._heads_bytes += end - at
+        if self._heads_bytes > HEADS_BYTES:
+            raise MalformedError(f"the headers of its parts are over {HEADS_BYTES} bytes together")
         lines = re.sub(re.escape(newline) + rb"[ \t]+", b" ", data[at:end]).split(newline)
         for line in filter(None, lines):
             self._feed_line(line)

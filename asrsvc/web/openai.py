@@ -19,10 +19,10 @@ from asrsvc.speech.types import LANGUAGES, Segment, Transcript
 from asrsvc.web.answers import JsonResponse
 from asrsvc.web.desk import Desk
 from asrsvc.web.events import Event, stream
+from asrsvc.web.form import Form
 from asrsvc.web.notices import headers
 from asrsvc.web.openai_answers import Writer
 from asrsvc.web.openai_fields import FIELDS, Wishes, check_model, parse_fields
-from asrsvc.web.upload import Form
 
 _SILENCE_SECONDS: Final = 10.0  # of a stream, after which its client hears that it is alive
 TRANSCRIPTIONS_PATH: Final = "/v1/audio/transcriptions"

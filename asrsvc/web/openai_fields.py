@@ -10,8 +10,8 @@ from asrsvc.errors import BadRequest, NotFound
 from asrsvc.speech.transcribe import Options
 from asrsvc.speech.types import LANGUAGES, Language
 from asrsvc.web.fields import OTHER_NAMES, Field, parse
+from asrsvc.web.form import Form
 from asrsvc.web.notices import INCOMPLETE, refuses
-from asrsvc.web.upload import Form
 from asrsvc.web.url_field import URL
 
 FORMATS: Final = ("json", "text", "srt", "verbose_json", "vtt")
@@ -71,7 +71,7 @@ FIELDS: Final = (
     replace(URL, meaning=f"not OpenAI's; {URL.meaning}"),
     Field("keywords", "refused", many=True, unsupported="words to listen for cannot be given yet"),
     Field("known_speaker_names", "refused", many=True, unsupported=_NO_SPEAKERS),
-    Field("known_speaker_references", "refused", many=True, most_bytes=4 * 2**20, unsupported=_NO_SPEAKERS),
+    Field("known_speaker_references", "refused", many=True, unsupported=_NO_SPEAKERS),
 )
 """that may stand beside `file`"""
 

@@ -1,8 +1,9 @@
 """The web page at `/`, the API pages at `/docs`, and their files.
 
 They need no engine and no key: a person sees the page first, and gives the key to it. Every file is read
-once and kept, with its gzip form; a browser asks each time whether its copy is the newest (`ETag`), so that
-new code never runs with old files.
+once and kept, with its gzip form, and unpacked once for clients that take none; both by a thread, so that the
+event loop waits for neither. A browser asks each time whether its copy is the newest (`ETag`), so that new
+code never runs with old files.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
+import threading
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -41,6 +44,10 @@ _PACKED: Final = ".gz"
 _GZIP_LEVEL: Final = 6
 _NOT_WORTH_IT: Final = 1024
 """bytes that are sent as they are"""
+_UNPACKED_BYTES: Final = 16 * 2**20
+"""of a file that is kept packed, at most"""
+_TURN: Final = threading.Lock()
+_GZIP_FORMAT: Final = 16  # added to zlib's window bits: a gzip header and trailer (zlib.decompress)
 
 _COMMON_POLICY: Final = {
     "default-src": "'none'",
@@ -82,7 +89,7 @@ class Content:
 
     media_type: str
     plain: bytes | None
-    """None: unpacked for the few who do not take gzip"""
+    """None: it is kept packed until somebody does not take gzip, see `_unpacked`"""
     packed: bytes | None
     """the same in gzip; None: it would not be smaller"""
     tag: str
@@ -106,11 +113,10 @@ def respond(request: Request, found: Content, policy: str = _STRICTEST) -> Respo
 
     Args:
         request: GET or HEAD.
-        found: to be sent.
+        found: to be sent; in a form that the client takes.
         policy: the value of Content-Security-Policy.
     """
-    accepted = request.headers.get("accept-encoding", "").lower()
-    packed = found.packed if _takes_gzip(accepted) else None
+    packed = found.packed if takes_gzip(request) else None
     tag = f'"{found.tag}-gzip"' if packed is not None else f'"{found.tag}"'
     headers = {
         **_SECURITY,
@@ -124,12 +130,13 @@ def respond(request: Request, found: Content, policy: str = _STRICTEST) -> Respo
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     if packed is not None:
         headers["Content-Encoding"] = "gzip"
-    body = packed or found.plain or gzip.decompress(found.packed or b"")
+    body = found.plain if packed is None else packed
     return Response(body, media_type=None, headers={**headers, "Content-Type": found.media_type})
 
 
-def _takes_gzip(accepted: str) -> bool:
-    for part in accepted.split(","):
+def takes_gzip(request: Request) -> bool:
+    """Whether the client says that it takes gzip."""
+    for part in request.headers.get("accept-encoding", "").lower().split(","):
         name, _, weight = part.partition(";")
         if name.strip() in {"gzip", "*"}:
             return weight.replace(" ", "") not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}
@@ -156,11 +163,29 @@ def _read(path: Path) -> Content:
     return content(data, _TYPES[path.suffix])
 
 
+@cache
+def _unpacked(path: Path) -> Content:
+    """A file that is kept packed, in both forms."""
+    found = _read(path)
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | _GZIP_FORMAT)
+    plain = unpacker.decompress(found.packed or b"", _UNPACKED_BYTES)
+    if not unpacker.eof:
+        raise ValueError(f"{path} has more than {_UNPACKED_BYTES} bytes when it is unpacked")
+    return replace(found, plain=plain)
+
+
+def once(make: Callable[[], Content]) -> Content:
+    """What a function makes and keeps, though many ask at the same time; for a thread, since it may wait."""
+    with _TURN:
+        return make()
+
+
 async def _send(request: Request, name: str) -> Response:
     path = _files().get(name)
     if path is None:
-        raise NotFound(f"path {request.url.path[:100]!r} is not served here")
-    found = await asyncio.to_thread(_read, path)
+        raise NotFound(f"path {request.scope['path'][:100]!r} is not served here")
+    make = _unpacked if path.suffix == _PACKED and not takes_gzip(request) else _read
+    found = await asyncio.to_thread(once, partial(make, path))
     return respond(request, found, _POLICIES.get(name, _STRICTEST))
 
 

@@ -18,8 +18,8 @@ from asrsvc.errors import Cancelled, HandedOn, OverCapacity
 from asrsvc.serving.lanes import LaneName
 from asrsvc.speech.transcribe import Progress
 from asrsvc.speech.types import Segment, Transcript
+from asrsvc.web.form import Form
 from asrsvc.web.notes import of_transcript
-from asrsvc.web.upload import Form
 
 SHORT_SECONDS: Final = 30.0
 """of a short recording, at most: one span"""

@@ -6,11 +6,12 @@ is `include[]=logprobs`. JSON becomes the texts that the other form would have h
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any, Final
 
 from asrsvc.errors import BadRequest
+from asrsvc.web import strict_json
+from asrsvc.web.strict_json import JsonError
 
 _SHOWN: Final = 60  # characters of a wrong value that a message repeats
 _NOTHING: Final = frozenset({"", "null", "undefined", "None"})
@@ -63,33 +64,20 @@ def members(name: str, text: str) -> dict[str, str]:
         BadRequest: it is no JSON, has a key twice, or holds what no field can have.
     """
     found: dict[str, str] = {}
-    pairs: list[tuple[str, Any]] = _decode(name, text)
-    for key, value in pairs:
-        inner = f"{name}[{key}]"
-        if inner in found:
-            raise BadRequest(f"field {inner[:_SHOWN]} is given twice", param=name)
-        plain = _plain(inner[:_SHOWN], value, param=name)
+    for key, value in _decode(name, text).items():
+        plain = _plain(f"{name}[{key[:_SHOWN]}]", value, param=name)
         if plain is not None:
-            found[inner] = plain
+            found[f"{name}[{key}]"] = plain
     return found
-
-
-class _Object(list[tuple[str, Any]]):
-    """A JSON object as its pairs, so that a key that comes twice is seen."""
 
 
 def _decode(name: str, text: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_Object, parse_constant=_no_number)
-    except ValueError as error:
-        why = str(error)
-    except RecursionError:
-        why = "it is nested too deeply"
-    raise BadRequest(f"{name} is {text[:_SHOWN]!r}, which is no JSON: {why}", param=name)
-
-
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
+        return strict_json.decode(text)
+    except JsonError as error:
+        if error.key is None:
+            raise BadRequest(f"{name} is {text[:_SHOWN]!r}, which {error.reason}", param=name) from None
+        raise BadRequest(f"field {name}[{error.key}] {error.reason}", param=name) from None
 
 
 def _plain(name: str, value: Any, *, param: str = "") -> str | None:
@@ -102,5 +90,5 @@ def _plain(name: str, value: Any, *, param: str = "") -> str | None:
         return "true" if value else "false"
     if isinstance(value, (int, float)):
         return repr(value)
-    kind = "an object" if isinstance(value, _Object) else "a list"
+    kind = "an object" if isinstance(value, dict) else "a list"
     raise BadRequest(f"{name} has {kind} in it; a text or a number is right", param=param or name)

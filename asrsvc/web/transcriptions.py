@@ -17,10 +17,10 @@ from asrsvc.web.answers import JsonResponse, by_language
 from asrsvc.web.desk import Desk
 from asrsvc.web.events import Event, stream
 from asrsvc.web.fields import OTHER_NAMES, Field, parse
+from asrsvc.web.form import Form
 from asrsvc.web.notices import INCOMPLETE, WarningBody, headers, refuses, warning_bodies
 from asrsvc.web.run import Moved, Step
 from asrsvc.web.structured import is_absent
-from asrsvc.web.upload import Form
 from asrsvc.web.url_field import URL
 
 TIMESTAMPS: Final = ("none", "segment", "word")

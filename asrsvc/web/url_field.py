@@ -14,7 +14,8 @@ from asrsvc.remote.client import Client, FetchLimits, Reserve, no_reserve
 from asrsvc.remote.hosts import SETTING
 from asrsvc.remote.target import parse
 from asrsvc.web.fields import Field
-from asrsvc.web.upload import Form, UploadLimits, spool_file
+from asrsvc.web.form import Form
+from asrsvc.web.upload import UploadLimits, spool_file
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from asrsvc.errors import BadRequest, FetchTimeout
 from asrsvc.remote.client import Client
 from asrsvc.remote.hosts import SETTING
 from asrsvc.web.fields import Field
-from asrsvc.web.upload import Form
+from asrsvc.web.form import Form
 
 SECRET: Final = "ASR_WEBHOOK_SECRET"  # noqa: S105 - the name of the setting
 WEBHOOK: Final = Field(

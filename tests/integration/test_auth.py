@@ -109,6 +109,12 @@ def all_paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return paths(routes(application(tmp_path_factory.mktemp("routes"))))
 
 
+def ops(service: Guarded) -> httpx.Client:
+    """A client at the ops listener."""
+    socket_path = str(service.folder / "run" / "ops.sock")
+    return httpx.Client(transport=httpx.HTTPTransport(uds=socket_path), base_url="http://ops", timeout=60)
+
+
 def make(service: Guarded, name: str, *options: str) -> str:
     """A new key that the service knows."""
     key = service.keys("add", name, *options)
@@ -194,10 +200,18 @@ def test_a_broken_file_is_told_and_keeps_the_keys_also_for_new_workers(service: 
 
     wait_for("all processes have read the keys", know, 20)
     whole = service.keys_path.read_text()
-    service.keys_path.write_text(whole[:-20])
+    service.keys_path.write_text('{"keys": [{"geheim": 1}]}')
     try:
         with service.client() as client:
-            wait_for("health says it", lambda: client.get("/health").json()["problems"], 20)
+            (said,) = wait_for("health says it", lambda: client.get("/health").json()["problems"], 20)
+            # Everybody reads that something is wrong; what it is, and where, the operator alone.
+            assert said == "the file of API keys is not as it must be; the keys from before are in force"
+            token = {"Authorization": f"Bearer {TOKEN}"}
+            (told,) = client.get("/health", headers=token).json()["problems"]
+        with ops(service) as operator:
+            assert operator.get("/health").json()["problems"] == [told]
+        assert str(service.keys_path) in told
+        assert "geheim" in told
         service.wait_status("the status says it", lambda now: now.problems, 20)
         assert service.ask(key).status == 200
         service.replace_workers()

@@ -360,6 +360,13 @@ def test_where_nothing_can_be_loaded_another_version_helps(tmp_path: Path) -> No
             lambda now: now.master.pid == mine and any(w.version is None for w in now.workers),
         )
         (tmp_path / "record").rename(service.store.root / "records" / f"{service.other.id}.json")
+        public = "no model can be loaded; the service's log says why"
+        with service.client() as client:
+            for path in ("/health", "/health/ready"):
+                answer = client.get(path)
+                assert (answer.status_code, answer.json()["problems"]) == (503, [public])
+            answer = client.get("/v1/models")
+            assert (answer.status_code, answer.json()["error"]["message"]) == (503, public)
         with ops(service) as client:
             assert client.get("/health").status_code == 503
             answer = client.post("/admin/model/update", json={"version": service.other.id, "watch": 0})

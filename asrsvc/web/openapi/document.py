@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from functools import cache
 from typing import Any, Final
@@ -20,8 +21,8 @@ _TEXT: Final = """Speech recognition on your own machine: text, language, emotio
 confidence of what is said in Chinese, Cantonese, English, Japanese and Korean.
 
 Where the service has been given API keys, each request shows one: `Authorization: Bearer …`. Every answer has
-an `X-Request-Id`; errors have one shape, and name the field, the value and the limit. An answer 429 or 503
-says in `Retry-After` when the same request may succeed.
+an `X-Request-Id`, and none may be kept (`Cache-Control: no-store`). Errors have one shape, and name the
+field, the value and the limit. An answer 429 or 503 says in `Retry-After` when the same request may succeed.
 """
 _GROUPS: Final = {
     transcribing.GROUP: "A recording in, its text out.",
@@ -133,7 +134,7 @@ def _content() -> pages.Content:
 
 async def openapi(request: Request) -> Response:
     """`GET /openapi.json`."""
-    return pages.respond(request, _content())
+    return pages.respond(request, await asyncio.to_thread(pages.once, _content))
 
 
 def route() -> Route:

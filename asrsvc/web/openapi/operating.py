@@ -39,6 +39,7 @@ for no key; elsewhere an API key or the admin's token is right.
 curl -s --unix-socket var/run/ops.sock http://ops/metrics
 ```
 """
+_PROBLEMS: Final = "in sentences; those for everybody name no path and nothing of a file"
 _STATES: Final = ("healthy", "degraded", "unhealthy")
 
 _UPDATE: Final = """Begins a roll to a version of the store. The answer comes at once, and says where to
@@ -72,7 +73,7 @@ def health() -> Schema:
             "status": {"type": "string", "enum": list(_STATES)},
             "model_loaded": {"type": "boolean"},
             "model_version": {"type": ["string", "null"]},
-            "problems": {"type": "array", "items": {"type": "string"}, "description": "in sentences"},
+            "problems": {"type": "array", "items": {"type": "string"}, "description": _PROBLEMS},
         },
     }
 

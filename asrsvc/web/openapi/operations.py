@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
-from asrsvc.errors import AsrError, LimitReached, NotPermitted, OverCapacity, Unauthorised
+from asrsvc.errors import AsrError, BadRequest, LimitReached, NotPermitted, OverCapacity, Unauthorised
 from asrsvc.web.openapi.schemas import Schema
 
 JSON: Final = "application/json"
@@ -20,8 +20,8 @@ KEY: Final = "key"
 RATE_LIMITS: Final = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 """headers of answers to a client that may send so many requests a minute"""
 
-ALWAYS: Final[tuple[type[AsrError], ...]] = (NotPermitted, AsrError)
-"""what any request may be answered: another site's web page, a fault of the service"""
+ALWAYS: Final[tuple[type[AsrError], ...]] = (BadRequest, NotPermitted, AsrError)
+"""what any request may be answered: two hosts in its header, another site's page, a fault of the service"""
 
 
 @dataclass(frozen=True, slots=True)

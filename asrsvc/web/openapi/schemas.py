@@ -176,6 +176,9 @@ def _field(field: Field) -> Schema:
         case "number":
             schema = {"type": "number"}
             default = float(field.default) if field.default is not None else None
+        case "bytes":
+            schema = {"type": "string", "maxLength": field.most_bytes}
+            default = None
         case _:
             schema = {"type": "string", "maxLength": field.most_bytes // 4}
             default = field.default
@@ -188,5 +191,5 @@ def _field(field: Field) -> Schema:
     if default is not None:
         schema["default"] = default
     if field.many:
-        schema = {"type": "array", "items": schema}
+        schema = {"type": "array", "items": schema, "maxItems": field.most_values}
     return {**schema, "description": field.meaning}

@@ -131,7 +131,7 @@ Segments of `verbose_json` have keys that are not OpenAI's: `language`, `emotion
 Names of fields that may come several times are taken without the brackets, with numbers in them, or as one
 field with a JSON list; `chunking_strategy` as a JSON object, too. All names of models are the version that
 serves; at OpenAI those but `gpt-transcribe` end on 2027-02-26, here they stay. Refused with a clear 400,
-since nothing would come of them: """
+the fields as soon as the header of their part has come, since nothing would come of them: """
 
 
 def operations(schemas: Schemas) -> list[Operation]:
