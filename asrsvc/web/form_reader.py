@@ -1,7 +1,7 @@
 """The parts of a form as they arrive: the file to a descriptor, the text fields into a `Form`.
 
-The header of a part decides whether its content is read: a field that is unknown, not supported or given
-once too often is refused before a byte of it is kept. All text of a form together has a limit, and a value
+The header of a part decides whether its content is read: a field that is unknown or given once too often is
+refused before a byte of it is kept; one that is not supported, unless it is empty, at its first bytes. All text of a form together has a limit, and a value
 is decoded once, when it is whole and known to be small.
 """
 
@@ -19,6 +19,7 @@ from asrsvc.errors import BadRequest
 from asrsvc.web.fields import Field, unsupported
 from asrsvc.web.form import Form
 from asrsvc.web.multipart import PartHeaders
+from asrsvc.web.structured import is_absent, is_empty_list
 
 TEXT_BYTES: Final = 2**20
 """of the names and values of all text fields of a form, at most; fields of kind `bytes` are apart"""
@@ -37,6 +38,8 @@ _CHARSETS: Final = {
 }
 """beside UTF-8, that a text field may be in if its part says so"""
 _SHOWN: Final = 60  # characters of a wrong name that a message repeats
+_EMPTY_BYTES: Final = 16
+"""of a field that is not supported: what counts as empty, `undefined` for example, has no more"""
 
 
 class FormReader:
@@ -129,7 +132,7 @@ class FormReader:
         """A stretch of its content (MultipartParser).
 
         Raises:
-            BadRequest: it is larger than the field may be, or than all fields together.
+            BadRequest: it is larger than the field may be, or than all fields together, or not supported.
         """
         field = self._field
         if field is None:
@@ -137,6 +140,8 @@ class FormReader:
             self._waiting += end - start
             self.pending.append(memoryview(data)[start:end])
             return
+        if field.unsupported and len(self._value) + end - start > _EMPTY_BYTES:
+            raise unsupported(field)
         if len(self._value) + end - start > field.most_bytes:
             raise BadRequest(f"field {field.name} is over {field.most_bytes} bytes", param=field.name)
         self._count_text(field, end - start)
@@ -146,7 +151,7 @@ class FormReader:
         """Its content is whole (MultipartParser).
 
         Raises:
-            BadRequest: it is no text in its charset.
+            BadRequest: it is no text in its charset, or something in a field that is not supported.
         """
         field = self._field
         if field is None:
@@ -161,6 +166,8 @@ class FormReader:
         except UnicodeDecodeError:
             called = "UTF-8" if charset == "utf-8" else charset
             raise BadRequest(f"field {field.name} is not {called}", param=field.name) from None
+        if field.unsupported and not (is_absent(text) or is_empty_list(text)):
+            raise unsupported(field)
         if field.many:
             self._form.lists.setdefault(field.name, []).append(text)
         else:
@@ -170,7 +177,7 @@ class FormReader:
         """The field that a part names.
 
         Raises:
-            BadRequest: it is unknown, or not supported.
+            BadRequest: it is unknown.
         """
         indexed = _INDEXED.fullmatch(name)
         several = self._fields.get(indexed[1]) if indexed else None
@@ -182,8 +189,6 @@ class FormReader:
                 param=name[:_SHOWN],
                 code="unknown_field",
             )
-        if field.unsupported:
-            raise unsupported(field)
         return field
 
     def _check_count(self, field: Field) -> None:

@@ -348,10 +348,7 @@ WRONG = {
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
 def test_every_field_with_every_kind_of_wrong_value(service: Service, field: Any) -> None:
-    """Wrong, twice, not UTF-8: each is a 4xx in the shape of OpenAI's errors; an empty one is none.
-
-    What is not supported is refused by its part's header, which does not say whether it is empty.
-    """
+    """Wrong, twice, not UTF-8: each is a 4xx in the shape of OpenAI's errors; an empty one is none."""
 
     def status(*values: bytes | str) -> int:
         parts = [part(field.name, value) for value in values]
@@ -364,7 +361,7 @@ def test_every_field_with_every_kind_of_wrong_value(service: Service, field: Any
         return reply.status
 
     refused = bool(field.unsupported)
-    assert status("") == status(" \t") == (400 if refused else 200)
+    assert status("") == status(" \t") == 200
     if field.values:
         assert status("x" * 2000) == 400
     if field.values and field.kind != "language":
