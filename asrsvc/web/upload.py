@@ -22,11 +22,11 @@ from starlette.datastructures import Headers
 from asrsvc.errors import (
     BadRequest,
     Cancelled,
-    NoSpace,
     RequestTimeout,
     TooLarge,
     UnsupportedMediaType,
 )
+from asrsvc.system.disk import storage_error
 from asrsvc.web.multipart import MalformedError, MultipartParser, PartHeaders
 
 Receive = Callable[[], Awaitable[Any]]
@@ -159,7 +159,7 @@ async def read_form(
         most_bytes: size of a field by its name, where it may be larger than others.
 
     Raises:
-        BadRequest, TooLarge, RequestTimeout, NoSpace: what is wrong; nothing is left behind.
+        BadRequest, TooLarge, RequestTimeout, NoSpace, OutOfDescriptors: what is wrong; nothing is left.
         Cancelled: the client has gone.
     """
     boundary = check_head(headers, limits.bytes)
@@ -186,7 +186,7 @@ async def read_form(
         raise BadRequest(f"the body is not multipart/form-data: {error}", code="body_malformed") from None
     except OSError as error:
         form.close()
-        raise NoSpace(f"the upload cannot be stored: {error.strerror}", param="file") from error
+        raise storage_error("the upload cannot be stored", error, param="file") from error
     except BaseException:
         form.close()
         raise
