@@ -15,12 +15,13 @@ from service import CLIPS, PROJECT, Service, running, wait_for
 SNEAKY = "a\x1b[2J\x9b\u202eb\u2066c\u061cd\u200fe\u2028f\x85"
 ESCAPED = "".join(f"%{byte:02x}" for byte in f"{SNEAKY}\r\n{{}}".encode())
 RAW = SNEAKY.encode()
+TOKEN = "the-operators-token"
 
 
 @pytest.fixture(scope="module", params=["json", "text"])
 def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("strange")
-    settings = {"ASR_LOG_FORMAT": request.param, "ASR_WORKERS": "1", "ASR_ADMIN_TOKEN": "token"}
+    settings = {"ASR_LOG_FORMAT": request.param, "ASR_WORKERS": "1", "ASR_ADMIN_TOKEN": TOKEN}
     if request.param == "json":
         with running(folder, **settings) as started:
             yield started
@@ -45,7 +46,13 @@ def start_in_text(service: Service) -> Service:
             stderr=log,
             cwd=PROJECT,
         )
-    wait_for("worker ready", lambda: "worker ready" in service.log())
+    process = service.process
+
+    def ready() -> bool:
+        assert process.poll() is None, service.log()
+        return "worker ready" in service.log()
+
+    wait_for("worker ready", ready)
     return service
 
 
@@ -57,7 +64,7 @@ REQUESTS = {
         json.dumps({"version": SNEAKY}).encode(),
         path="/admin/model/update",
         content_type="application/json",
-        Authorization="Bearer token",
+        Authorization=f"Bearer {TOKEN}",
     ),
     "header": head(length=0, X_Request_Id="id").replace(b"id\r\n", RAW + b"\r\n"),
     "host": head(method="GET", path="/", length=0).replace(b"localhost", RAW),
