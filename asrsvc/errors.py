@@ -149,6 +149,14 @@ class NoSpace(AsrError):
     retry_after_seconds = 10
 
 
+class OutOfDescriptors(AsrError):
+    """The process, or the machine, has as many open files as it may have: none can be opened for a moment."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    default_code = "out_of_descriptors"
+    retry_after_seconds = 2
+
+
 class TooManyJobs(OverCapacity):
     """As many jobs are kept as may be kept, of all clients or of this one."""
 

@@ -63,7 +63,7 @@ def test_a_right_key_says_who_it_is(tmp_path: Path) -> None:
     door = access(tmp_path)
     for scheme in ("Bearer", "bearer", "BEARER"):
         client, allowance = door.identify(asked(authorization=f"{scheme} {SECRET}", peer="192.0.2.7"))
-        assert client == Client("ci", "key", "192.0.2.7")
+        assert client == Client("ci", "key", "192.0.2.7", "ci")
         assert allowance.client == "key:ci"
         assert client.owner == "key:ci"
 

@@ -86,6 +86,14 @@ def sparse(size: int) -> bytes:
     return made((member, b"x"))
 
 
+def many_headers(count: int, size: int) -> bytes:
+    """Entries that nobody wants, each with a long header of its own."""
+    comment = f"{size} comment=".encode()
+    head = entry("pax", tarfile.XHDTYPE, size=size).tobuf(tarfile.USTAR_FORMAT)
+    body = (comment + b"x" * (size - len(comment) - 1) + b"\n").ljust(-(-size // 512) * 512, b"\0")
+    return gzip.compress(b"".join(head + body + entry(f"{n}").tobuf() for n in range(count)))
+
+
 def many(count: int) -> bytes:
     """So many empty entries; built by repetition, as an attacker would."""
     out = io.BytesIO()
@@ -132,6 +140,17 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
         "holds more than 1048576 bytes",
     ),
     "long header": (lambda: long_header(64 << 20), "a header of 67108864 bytes"),
+    "headers in front of headers": (
+        lambda: gzip.compress(
+            b"".join(
+                entry("x", tarfile.XHDTYPE, size=512).tobuf(tarfile.USTAR_FORMAT)
+                + b"20 path=aaaaaaaaaaa\n".ljust(512, b"\0")
+                for _ in range(900)
+            )
+        ),
+        "more headers in front of one entry|no whole .tar.gz",
+    ),
+    "long headers of many entries": (lambda: many_headers(90, 60_000), "holds more than 1048576 bytes"),
     "ten million entries": (lambda: many(10_000_000), "more than 100 entries"),
     "two models": (
         lambda: made((entry("other/am.mvn", content=b"x"), b"x")),
@@ -207,3 +226,14 @@ def test_space_is_asked_for_before_a_file_is_unpacked(
     with pytest.raises(StoreFull, match="MiB more are needed"):
         unpack(archive(tmp_path, WHOLE), target, label="m", limits=LIMITS)
     assert list(target.iterdir()) == []
+
+
+def test_what_the_headers_of_many_entries_say_is_not_kept(tmp_path: Path, target: Path) -> None:
+    path = archive(tmp_path, many_headers(900, 60_000))
+    limits = Limits(total_bytes=1 << 30, members=1000)
+    tracemalloc.start()
+    try:
+        assert unpack(path, target, label="m", limits=limits) == {}
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()

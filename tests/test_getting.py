@@ -81,6 +81,23 @@ def test_pull_prints_what_is_in_the_store_now(tool: Tool, hub: Hub) -> None:
     assert set(content["files"]) == set(FILES)
 
 
+SNEAKY = "no\x1b[2J\x9b1m\u202eevil\u2028serving now: all is well\r\nnext: \u200f\u061c"
+
+
+def test_a_hubs_words_control_no_terminal_and_make_no_lines(tool: Tool, hub: Hub) -> None:
+    refusal = json.dumps({"Success": False, "Message": SNEAKY}).encode()
+    hub.fail("repo/files", body=refusal, header={"Content-Type": "application/json"})
+    for form in ([], ["--json"]):
+        done = tool.run("pull", "modelscope:org/model", *form, ASR_MODELSCOPE_ENDPOINT=hub.url)
+        said = done.stderr + done.stdout
+        assert said.replace("\n", "").isprintable(), ascii(said)
+        failed(
+            done, 20, r"org/model@master cannot be listed: no\\x1b\[2J\\x9b1m\\u202eevil\\u2028serving", ""
+        )
+        if form:
+            assert SNEAKY in json.loads(done.stdout)["error"]["message"]
+
+
 def test_pull_of_a_folder_needs_no_packages(tool: Tool, checkout: Path, embedded_model: Path) -> None:
     command = [sys.executable, "-I", "-S", "-c"]
     code = f"import sys; sys.path.insert(0, {str(checkout)!r}); from asrsvc.release.cli.main import main\n"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
 from collections.abc import Generator, Hashable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from broken_models import NANO
 from recordings import write_recording
 
-from asrsvc.errors import InferenceFailed, NotReady
+from asrsvc.errors import InferenceFailed, NotReady, OutOfDescriptors
 from asrsvc.jobs import work as jobs_work
 from asrsvc.jobs.claims import Claims
 from asrsvc.jobs.storage import Storage
@@ -286,3 +288,36 @@ def test_a_full_disk_holds_nobody_up_who_leaves(desk: Desk) -> None:
     assert stretch.outcome == "left"
     table.execute("PRAGMA max_page_count = 1000000")
     assert desk.take().claim.turn == 2
+
+
+@contextmanager
+def no_more_descriptors() -> Iterator[None]:
+    """What is open stays so; nothing else can be opened."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_job_whose_upload_cannot_be_opened_for_want_of_descriptors_is_put_back(desk: Desk) -> None:
+    stretch = desk.take()
+    with no_more_descriptors():
+        job = desk.work(stretch)
+    assert (job.state, stretch.outcome, job.error) == ("queued", "given back", None)
+    again = desk.take()
+    assert again.claim.turn == stretch.claim.turn + 1
+    assert desk.work(again).state == "succeeded"
+
+
+def test_a_decoder_that_cannot_be_started_for_want_of_descriptors_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"no sound")
+    pool = HelperPool(memory_bytes=2**30, block_timeout=DEADLINE)
+    with (tmp_path / "a").open("rb") as file, no_more_descriptors():
+        found = pool.decode(file.fileno(), max_rate=1, max_channels=1, cpu_seconds=1)
+        with pytest.raises(
+            OutOfDescriptors, match="no decoder can be started: Too many open files"
+        ) as caught:
+            next(found)
+    assert caught.value.status == 503

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
+import resource
 import subprocess
 import sys
+from argparse import Namespace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from typing import Any
 import pytest
 from waiting import PATIENCE
 
-from asrsvc.errors import KeysError, Unauthorised
+from asrsvc.errors import BadArgument, KeysError, Unauthorised
 from asrsvc.serving import keys, keys_tool
 from asrsvc.serving.keys import Key, KeyRing, digest_of, new_secret, read_keys, write_keys
 
@@ -96,6 +99,29 @@ def test_a_changed_file_is_read_again_and_a_broken_one_is_told_and_changes_nothi
         ring.find("one")
 
 
+def test_a_change_that_cannot_be_read_for_a_moment_is_read_then(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever uses up the descriptors must not keep a key that is revoked meanwhile."""
+    path = tmp_path / "keys.json"
+    write_keys(path, [key("a", "one")])
+    ring = KeyRing(path)
+    write_keys(path, [key("b", "two")])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        for _ in range(3):
+            assert ring.find("one").name == "a"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert ring.problem is not None
+    assert caplog.text.count("Too many open files") == 1
+    with pytest.raises(Unauthorised):
+        ring.find("one")
+    assert ring.find("two").name == "b"
+    assert ring.problem is None
+
+
 RIGHT = {"name": "a", "sha256": "0" * 64, "created": "2026-01-01T00:00:00+00:00"}
 
 
@@ -176,6 +202,7 @@ def test_a_key_is_made_listed_rotated_and_revoked(tmp_path: Path, capsys: pytest
     code, other, _ = tool(capsys, path, "rotate", "ci")
     ring.look()
     assert ring.find(other.strip()).rate == 60
+    assert ring.find(other.strip()).identity == found.identity
     with pytest.raises(Unauthorised):
         ring.find(secret.strip())
 
@@ -183,6 +210,80 @@ def test_a_key_is_made_listed_rotated_and_revoked(tmp_path: Path, capsys: pytest
     ring.look()
     with pytest.raises(Unauthorised):
         ring.find(other.strip())
+
+
+# Whose jobs are whose.
+
+
+def identity(path: Path, secret: str) -> str:
+    return KeyRing(path).find(secret).identity
+
+
+def test_a_name_that_is_given_again_is_another_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "keys.json"
+    found = set()
+    for _ in range(20):
+        secret = tool(capsys, path, "add", "carol")[1].strip()
+        found.add(identity(path, secret))
+        tool(capsys, path, "revoke", "carol")
+    assert len(found) == 20
+    assert all(one.startswith("carol:") for one in found)
+
+
+def test_no_name_can_be_taken_for_another_keys_identity(tmp_path: Path) -> None:
+    """A colon stands in no name."""
+    with pytest.raises(BadArgument):
+        keys_tool._add(
+            tmp_path / "keys.json", Namespace(name="carol:2026-01-01T00:00:00.5+00:00", expires=None)
+        )
+
+
+@pytest.mark.parametrize(
+    "created",
+    [
+        *("2026-01-01T00:00:00+00:00", "2026-01-01T00:00Z", "2026-01-01T00:00:00.123+00:00"),
+        *("2026-01-01T00:00:00.123456+00:00", "2026-01-01T00:00:00.1234567891+00:00"),
+    ],
+)
+def test_a_key_from_before_keeps_what_its_name_owned_also_with_another_secret(
+    created: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "keys.json"
+    write_keys(path, [Key("carol", digest_of("old"), created)])
+    assert identity(path, "old") == "carol"
+    secret = tool(capsys, path, "rotate", "carol")[1].strip()
+    assert identity(path, secret) == "carol"
+    tool(capsys, path, "revoke", "carol")
+    secret = tool(capsys, path, "add", "carol")[1].strip()
+    assert identity(path, secret) != "carol"
+
+
+BEFORE = {
+    "name": r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}",
+    "sha256": "[0-9a-f]{64}",
+    "created": None,
+    "expires": None,
+    "rate": None,
+    "concurrency": None,
+}
+"""what code of before identities takes in an entry; it refuses a file with anything else"""
+
+
+def test_older_code_reads_what_the_tool_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """After a downgrade, or beside it at a change of code: else it would serve revoked keys on."""
+    path = tmp_path / "keys.json"
+    tool(capsys, path, "add", "carol", "--rate", "5", "--expires", "3d")
+    tool(capsys, path, "rotate", "carol")
+    content = json.loads(path.read_bytes())
+    assert list(content) == ["keys"]
+    for entry in content["keys"]:
+        assert entry.keys() <= BEFORE.keys()
+        for name, pattern in BEFORE.items():
+            assert pattern is None or re.fullmatch(pattern, entry[name])
+        for name in ("created", "expires"):
+            assert datetime.fromisoformat(entry[name]).tzinfo is not None
 
 
 @pytest.mark.parametrize(

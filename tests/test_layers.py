@@ -11,21 +11,29 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PACKAGE = CHECKOUT / "asrsvc"
-ROOMS = ("speech", "release", "jobs", "remote", "serving", "web")
+ROOMS = ("system", "speech", "release", "jobs", "remote", "serving", "web")
 
 # What each part may import of the project. web, serving and release.cli are roots: they put the
 # parts together. A longer name wins over a shorter one.
 ALLOWED = {
     "asrsvc.settings": (),
     "asrsvc.errors": (),
-    "asrsvc.speech": ("asrsvc.errors", "asrsvc.speech"),
-    "asrsvc.release": ("asrsvc.errors", "asrsvc.release"),
-    "asrsvc.release.bake": ("asrsvc.errors", "asrsvc.release", "asrsvc.speech"),
-    "asrsvc.release.exact": ("asrsvc.errors", "asrsvc.release", "asrsvc.speech"),
-    "asrsvc.release.trial": ("asrsvc.errors", "asrsvc.release", "asrsvc.speech"),
+    "asrsvc.system": ("asrsvc.errors", "asrsvc.system"),
+    "asrsvc.speech": ("asrsvc.errors", "asrsvc.speech", "asrsvc.system"),
+    "asrsvc.release": ("asrsvc.errors", "asrsvc.release", "asrsvc.system"),
+    "asrsvc.release.bake": ("asrsvc.errors", "asrsvc.release", "asrsvc.speech", "asrsvc.system"),
+    "asrsvc.release.exact": ("asrsvc.errors", "asrsvc.release", "asrsvc.speech", "asrsvc.system"),
+    # the rules for addresses are the same for what a client names and for what a hub redirects to
+    "asrsvc.release.hops": (
+        "asrsvc.errors",
+        "asrsvc.release",
+        "asrsvc.remote.addresses",
+        "asrsvc.system",
+    ),
+    "asrsvc.release.trial": ("asrsvc.errors", "asrsvc.release", "asrsvc.speech", "asrsvc.system"),
     "asrsvc.release.cli": ("asrsvc",),
-    "asrsvc.jobs": ("asrsvc.errors", "asrsvc.jobs", "asrsvc.release.files", "asrsvc.speech"),
-    "asrsvc.remote": ("asrsvc.errors", "asrsvc.remote"),
+    "asrsvc.jobs": ("asrsvc.errors", "asrsvc.jobs", "asrsvc.release.files", "asrsvc.speech", "asrsvc.system"),
+    "asrsvc.remote": ("asrsvc.errors", "asrsvc.remote", "asrsvc.system"),
     "asrsvc.serving": ("asrsvc",),
     "asrsvc.web": ("asrsvc",),
 }

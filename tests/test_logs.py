@@ -128,6 +128,29 @@ def test_any_text_stays_on_its_text_line_and_moves_no_cursor(message: str, value
     assert not {"Cc", "Zl", "Zp", "Cs"} & set(map(unicodedata.category, text.removesuffix("\n")))
 
 
+SNEAKY = "a\x1b[2Jb\x9bc\u202ed\u2066e\u061cf\u2028g\x85h\rI\x00\ud800z"
+
+
+@pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()], ids=["json", "text"])
+def test_what_controls_a_terminal_is_written_in_letters_wherever_it_stands(
+    formatter: logging.Formatter,
+) -> None:
+    def log(logger: logging.Logger) -> None:
+        extra = {"path": SNEAKY, "more": [SNEAKY, {SNEAKY: SNEAKY}], SNEAKY: 1}
+        try:
+            raise ValueError(SNEAKY)
+        except ValueError:
+            logger.exception("GET %s", SNEAKY, extra=extra)
+
+    text = written(formatter, log)
+    assert text.isascii()
+    assert not {"Cc", "Cf", "Zl", "Zp", "Cs"} & set(map(unicodedata.category, text.replace("\n", "")))
+    if isinstance(formatter, JsonFormatter):
+        line = json.loads(text)
+        assert (line["message"], line["path"], line[SNEAKY]) == (f"GET {SNEAKY}", SNEAKY, 1)
+        assert line["more"] == [SNEAKY, {SNEAKY: SNEAKY}]
+
+
 def test_text_of_all_languages_stays_readable() -> None:
     words = "晚上十一点半　提醒我 でんしゃ 열두 시 é 😀"
     text = written(TextFormatter(), lambda logger: logger.info("%s\n", words, extra={"text": words}))

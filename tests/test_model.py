@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from broken_models import NANO, OUTPUTS, copy_of_nano, edit_network, set_weight, write_network
 from hypothesis import given, settings
@@ -188,9 +190,17 @@ def test_a_config_that_does_not_say_the_longest_span_means_30_seconds(folder: Pa
         "a: [1, 2",
         "a: b: c",
         "\ta: 1",
-        "a: 2026-13-45",
         "a: !!python/object:os.system {}",
         "a: &a [*a, *b]",
+        "a: &a 1",
+        "a: *a",
+        "a: !mine 1",
+        "a: {<<: {b: 1}}",
+        "a: 1\na: 2",
+        "a: 1\n---\nb: 2",
+        "[" * 21 + "]" * 21,
+        "[" + "a," * 5_000 + "]",
+        "a: " + "x" * 2**16,
         "? {a: 1}\n: 2",
         "[" * 20_000,
         "frontend_conf: [1, 2]",
@@ -212,6 +222,90 @@ def test_a_config_of_noise_is_refused_or_says_nothing(
     folder = tmp_path_factory.mktemp("noise")
     (folder / "config.yaml").write_bytes(noise)
     assert refusal(folder).startswith(("config.yaml: ", "am.mvn: "))
+
+
+PUBLISHED = Path(__file__).resolve().parent / "data" / "published"
+
+
+def test_the_published_files_are_read_as_they_are(folder: Path) -> None:
+    for name in ("config.yaml", "am.mvn"):
+        (folder / name).write_bytes((PUBLISHED / name).read_bytes())
+    assert load(folder).max_span_seconds == DEFAULT_MAX_SPAN_SECONDS
+
+
+LARGE = {
+    "config.yaml": ("#" * (2**16 + 1), "has more than 65536 bytes"),
+    "am.mvn": ("1 " * 2**17 + "x", "has 262145 bytes; 262144 is the limit"),
+    "tokens.json": (" " * (2**22 + 1), "has more than 4194304 bytes"),
+    BPE: ("x" * (2**23 + 1), "has 8388609 bytes; 8388608 is the limit"),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_file_of_too_many_bytes_is_refused_by_name(name: str, folder: Path) -> None:
+    content, says = LARGE[name]
+    (folder / name).write_text(content)
+    message = refusal(folder)
+    assert message.startswith(f"{name}: ")
+    assert says in message
+
+
+@pytest.mark.parametrize("name", ["am.mvn", "config.yaml", "tokens.json", BPE])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_never_ends_in_the_place_of_a_file_is_refused_by_name(
+    kind: str, name: str, folder: Path
+) -> None:
+    (folder / name).unlink()
+    if kind == "pipe":
+        os.mkfifo(folder / name)
+    else:
+        (folder / name).symlink_to("/dev/zero")
+    message = refusal(folder)
+    if name == BPE:
+        assert message.startswith(f"{name}: ")
+    assert "is no plain file" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("[" + ",".join(["1"] * 1307) + "]", "lists a token that is no text"),
+        ("[" * 40 + "]" * 40, "has more than 32 levels"),
+        ("[" + "[]," * 2**18 + "1]", "has more than 262144 values"),
+        ('{"a": 1, "a": 2}', "has 'a' twice"),
+        ("[" + "9" * 5000 + "]", "has a number of 5000 digits"),
+        ("[NaN]", "has NaN"),
+    ],
+    ids=lambda text: text[:12],
+)
+def test_tokens_that_cost_too_much_are_refused_by_name(content: str, says: str, folder: Path) -> None:
+    (folder / "tokens.json").write_text(content)
+    assert refusal(folder).startswith(f"tokens.json: {says}")
+
+
+# Whatever a path of external data leads to, it is no part of the version.
+OUTSIDE = ["../outside.bin", "../../../../../../etc/passwd", "/etc/passwd", "link.bin", "/dev/zero"]
+
+
+@pytest.mark.parametrize("location", OUTSIDE)
+def test_weights_outside_of_the_folder_are_refused(location: str, folder: Path) -> None:
+    target = folder.parent / "outside.bin"
+    target.write_bytes(bytes(2**16))
+    (folder / "link.bin").symlink_to(target)
+
+    def move(model: onnx.ModelProto) -> None:
+        tensor = next(one for one in model.graph.initializer if len(one.raw_data) > 1024)
+        size = len(tensor.raw_data)
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", location), ("offset", "0"), ("length", str(size))):
+            entry = tensor.external_data.add()
+            entry.key, entry.value = key, value
+
+    edit_network(folder, move)
+    message = refusal(folder)
+    assert message.startswith(f"{MODEL_FILE}: ")
+    assert "initializer" in message
 
 
 def test_a_model_that_gives_nan_fails_when_it_warms_up(folder: Path) -> None:

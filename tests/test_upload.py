@@ -510,6 +510,32 @@ def test_a_disk_that_is_full_is_no_space(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("where", ["a file", "memory"])
+def test_no_descriptor_left_is_no_want_of_space(where: str, tmp_path: Path) -> None:
+    """The limit of descriptors is lowered, in a child process: to this one it would do harm."""
+    script = (
+        "import asyncio, gc, os, resource, sys, pathlib, test_upload as t\n"
+        "from asrsvc.errors import OutOfDescriptors\n"
+        "body, place = t.body_of(b'x' * 5000), t.limits(pathlib.Path(sys.argv[1]))\n"
+        "length = len(body) if sys.argv[2] == 'memory' else None\n"
+        "async def main():\n"
+        "    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir('/proc/self/fd')) - 1, 999))\n"
+        "    return await t.read_form(t.headers(length), t.sender([body]), place, t.FIELDS)\n"
+        "try: asyncio.run(main())\n"
+        "except OutOfDescriptors as error:\n"
+        "    print(int(error.status), error.code, error.retry_after_seconds, error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path, where],
+        capture_output=True,
+        text=True,
+        timeout=3 * PATIENCE,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert done.stdout == "503 out_of_descriptors 2 the upload cannot be stored: Too many open files\n"
+
+
 def read_into(path: str, flags: int, body: bytes) -> Form:
     """Read a body whose file is written to a place of the caller's."""
 

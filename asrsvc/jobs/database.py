@@ -15,11 +15,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from asrsvc.errors import AsrError, JobsUnavailable, NoSpace
+from asrsvc.errors import AsrError, JobsUnavailable, NoSpace, OutOfDescriptors
 from asrsvc.jobs.rows import VIEW
 from asrsvc.jobs.uploads import make_private_folder
 from asrsvc.jobs.webhook_table import TABLE as WEBHOOK_TABLE
 from asrsvc.release.files import sync_folder
+from asrsvc.system.disk import lacks_descriptors
 
 SCHEMA: Final = 3
 """what this code makes and knows"""
@@ -161,6 +162,8 @@ class Database:
                 raise NoSpace("the disk that jobs are kept on (ASR_STATE_DIR) is full") from error
             raise JobsUnavailable(f"{self._path} cannot be used: {error}") from error
         except OSError as error:
+            if lacks_descriptors(error):
+                raise OutOfDescriptors(f"{self._path} cannot be used: {error.strerror}") from error
             raise JobsUnavailable(f"{self._path} cannot be used: {error.strerror or error}") from error
 
 

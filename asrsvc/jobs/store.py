@@ -16,6 +16,7 @@ from asrsvc.jobs.types import Found, Job
 from asrsvc.jobs.uploads import Lock
 from asrsvc.jobs.webhook_table import HAS_PENDING_WEBHOOK, cancel_webhook, note_webhook
 from asrsvc.speech.transcribe import Options
+from asrsvc.system.disk import storage_error
 
 _SPARE_BYTES: Final = 64 * 2**20
 """of the disk, which an upload may not take: the table has to grow"""
@@ -64,7 +65,7 @@ class JobStore:
             try:
                 lock = self._uploads.create(job)
             except OSError as error:
-                raise NoSpace(f"the upload cannot be stored: {error.strerror}", param="file") from error
+                raise storage_error("the upload cannot be stored", error, param="file") from error
             try:
                 table.execute(
                     "INSERT INTO jobs (id, client, state, bytes, created) VALUES (?, ?, 'receiving', 0, ?)",
@@ -143,7 +144,7 @@ class JobStore:
         try:
             size = arrival.lock.sync()
         except OSError as error:
-            raise NoSpace(f"the upload cannot be stored: {error.strerror}", param="file") from error
+            raise storage_error("the upload cannot be stored", error, param="file") from error
         with self._database.transaction() as table:
             table.execute(
                 "UPDATE jobs SET state = 'queued', bytes = ?, options = ? WHERE id = ?",

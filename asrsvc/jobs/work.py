@@ -11,11 +11,12 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from asrsvc.errors import AsrError, Cancelled, JobsUnavailable, NoSpace, NotReady
+from asrsvc.errors import AsrError, Cancelled, JobsUnavailable, NoSpace, NotReady, OutOfDescriptors
 from asrsvc.jobs.claims import Claim, Claims, Findings
 from asrsvc.jobs.types import JobError
 from asrsvc.speech.transcribe import Progress, Transcriber
 from asrsvc.speech.types import SAMPLE_RATE, Segment
+from asrsvc.system.disk import lacks_descriptors
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ _TRY_AGAIN_SECONDS: Final = 1.0
 _DISK_PATIENCE_SECONDS: Final = 600.0
 
 # What may go better with another worker, or later.
-_PASSING: Final = (NotReady, JobsUnavailable, NoSpace)
+_PASSING: Final = (NotReady, JobsUnavailable, NoSpace, OutOfDescriptors)
 
 
 @dataclass(slots=True, eq=False)
@@ -121,7 +122,12 @@ def work(stretch: Stretch, claims: Claims, transcriber: Transcriber) -> None:
 
 def _transcribe(stretch: Stretch, claims: Claims, transcriber: Transcriber) -> None:
     claim, progress = stretch.claim, stretch.progress
-    descriptor = claim.lock.open()
+    try:
+        descriptor = claim.lock.open()
+    except OSError as error:
+        if lacks_descriptors(error):
+            raise OutOfDescriptors(f"the upload cannot be opened: {error.strerror}") from error
+        raise
     try:
         kept = time.monotonic()
         found = transcriber.hear(

@@ -20,8 +20,8 @@ from asrsvc.release.partial import require_space
 from asrsvc.release.progress import Limits
 from asrsvc.release.writing import copy_stream
 
-_HEADER_BYTES: Final = 1 << 20
-"""tarfile reads a header of any length into memory"""
+_HEADER_BYTES: Final = 1 << 16
+"""tarfile reads a header of any length into memory, and the next one inside it"""
 _BLOCK_BYTES: Final = 1 << 20
 
 
@@ -44,7 +44,7 @@ def unpack(archive: Path, target: Path, *, label: str, limits: Limits) -> dict[s
     found: dict[str, FileRecord] = {}
     folder: str | None = None
     with _read(archive, label, limits.total_bytes) as (reader, tar):
-        for number, member in enumerate(tar, start=1):
+        for number, member in enumerate(_members(tar), start=1):
             if number > limits.members:
                 raise SourceError(f"{label} has more than {limits.members} entries")
             _check(member, label)
@@ -74,8 +74,17 @@ def _read(archive: Path, label: str, most: int) -> Iterator[tuple[_Bounded, tarf
             reader = _Bounded(plain, label, most)
             with tarfile.open(fileobj=cast("IO[bytes]", reader), mode="r:") as tar:
                 yield reader, tar
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError) as error:
         raise SourceError(f"{label} is no whole .tar.gz: {error}") from error
+    except RecursionError as error:
+        raise SourceError(f"{label} has more headers in front of one entry than a .tar.gz needs") from error
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """One entry after the other; tarfile itself keeps all, with whatever their headers say."""
+    while (member := tar.next()) is not None:
+        yield member
+        tar.members.clear()  # type: ignore[attr-defined] # the list that next() adds to
 
 
 def _check(member: tarfile.TarInfo, label: str) -> None:
@@ -101,6 +110,9 @@ class _Bounded:
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= self.most_at_once:
             raise SourceError(f"{self._label} has a header of {size} bytes")
+        return self._read(size)
+
+    def _read(self, size: int) -> bytes:
         block = self._plain.read(size)
         self._position += len(block)
         if self._position > self._most:
@@ -111,7 +123,7 @@ class _Bounded:
         if position < self._position or position > self._most:
             raise SourceError(f"{self._label} holds more than {self._most} bytes, or is damaged")
         while self._position < position:
-            if not self.read(min(_BLOCK_BYTES, position - self._position)):
+            if not self._read(min(_BLOCK_BYTES, position - self._position)):
                 break
         return self._position
 
@@ -120,5 +132,5 @@ class _Bounded:
 
     def drain(self) -> None:
         """Read to the end."""
-        while self.read(_BLOCK_BYTES):
+        while self._read(_BLOCK_BYTES):
             pass

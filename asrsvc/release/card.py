@@ -1,4 +1,8 @@
-"""What people are told of a version: its name, and the licence of its weights."""
+"""What people are told of a version: its name, and the licence of its weights.
+
+The files that say it are strangers'. A trial demands that they can be read (`check_card`); a worker, which
+reads them by the same code, leaves out what cannot, so that no card keeps a version from serving.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,13 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import yaml
-
-from asrsvc.errors import StoreError
+from asrsvc.errors import ModelError, StoreError
 from asrsvc.release.manifest import read_manifest
+from asrsvc.system.documents import DocumentError, read_head
+from asrsvc.system.plain_yaml import Value, parse_yaml
+from asrsvc.system.printable import printable
 
 _FUNASR: Final = (
     "FunASR Model Licence",
@@ -22,8 +27,13 @@ _KNOWN: Final = re.compile(r"(?:modelscope|hf):(?:iic|FunAudioLLM)/SenseVoiceSma
 _DIGEST: Final = re.compile(r"-[0-9a-f]{8}$")
 _CARD: Final = "MODEL_CARD.md"
 _LICENCE: Final = "LICENSE"
-_MOST_CHARACTERS: Final = 1 << 16
+_HEAD: Final = "---\n"
+_HEAD_END: Final = "\n---"
+_MOST_BYTES: Final = 1 << 16
+"""of a file, that are looked at; the metadata of a card must end within them"""
+_MOST_VALUES: Final = 5_000
 _MOST_SHOWN: Final = 200
+_LINK: Final = re.compile(r"https?://[\x21-\x7e]{1,500}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +45,7 @@ class Card:
     licence: str | None
     """its name; None: not known"""
     licence_link: str | None
-    """where it can be read; None: not known"""
+    """where it can be read, with http or https; None: not known"""
     created: int
     """when it was stored, seconds since 1970; 0: not known"""
 
@@ -47,7 +57,10 @@ def read_card(folder: Path, version: str) -> Card:
         folder: of the version. What is missing or damaged in it is left out.
         version: its id.
     """
-    licence, link = _of_card(folder / _CARD)
+    try:
+        licence, link = _of_card(folder / _CARD)
+    except (OSError, DocumentError):
+        licence, link = None, None
     created = 0
     try:
         manifest = read_manifest(folder)
@@ -58,36 +71,65 @@ def read_card(folder: Path, version: str) -> Card:
         if licence is None and _KNOWN.match(manifest.origin.source):
             licence, link = _FUNASR
     if licence is None:
-        licence = next((line.strip() for line in _read(folder / _LICENCE).splitlines() if line.strip()), None)
+        licence = _of_licence(folder / _LICENCE)
     return Card(
         name=_DIGEST.sub("", version),
-        licence=licence[:_MOST_SHOWN] if licence else None,
+        licence=printable(licence[:_MOST_SHOWN]) if licence else None,
         licence_link=link,
         created=created,
     )
 
 
-def _of_card(path: Path) -> tuple[str | None, str | None]:
-    """Licence and link by the metadata at the head of a model card (Hugging Face Hub, Model Cards)."""
-    text = _read(path)
-    if not text.startswith("---\n"):
-        return None, None
+def check_card(folder: Path) -> None:
+    """Whether what a version says of itself can be read; a version may say nothing.
+
+    Raises:
+        ModelError: it cannot; names the file.
+    """
+    path = folder / _CARD
     try:
-        found: Any = yaml.safe_load(text[4:].partition("\n---")[0])
-    except (yaml.YAMLError, ValueError, RecursionError):
+        _of_card(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    except DocumentError as error:
+        raise ModelError(f"{path}: the metadata at its head {error}: mend the file, or remove it") from error
+
+
+def _of_card(path: Path) -> tuple[str | None, str | None]:
+    """Licence and link by the metadata at the head of a model card (Hugging Face Hub, Model Cards).
+
+    Raises:
+        OSError: the file cannot be read.
+        DocumentError: the metadata cannot.
+    """
+    content = read_head(path, _MOST_BYTES + 1)
+    text = content.decode("utf-8", errors="replace").replace("\r\n", "\n")
+    if not text.startswith(_HEAD):
         return None, None
+    head, end, _ = text[len(_HEAD) - 1 :].partition(_HEAD_END)
+    if not end and len(content) > _MOST_BYTES:
+        raise DocumentError(f"does not end within {_MOST_BYTES} bytes")
+    found = parse_yaml(head, most_values=_MOST_VALUES)
     if not isinstance(found, dict):
         return None, None
-    licence, link = found.get("license_name") or found.get("license"), found.get("license_link")
-    return str(licence) if licence else None, str(link) if link else None
+    link = found.get("license_link")
+    licence = _text(found.get("license_name")) or _text(found.get("license"))
+    return licence, link if isinstance(link, str) and _LINK.fullmatch(link) else None
 
 
-def _read(path: Path) -> str:
+def _text(found: Value) -> str | None:
+    return str(found) if isinstance(found, str | int | float) and not isinstance(found, bool) else None
+
+
+def _of_licence(path: Path) -> str | None:
+    """The first line of a licence that is none of blanks."""
     try:
-        with path.open(encoding="utf-8", errors="replace") as reader:
-            return reader.read(_MOST_CHARACTERS)
-    except OSError:
-        return ""
+        text = read_head(path, _MOST_BYTES).decode("utf-8", errors="replace")
+    except (OSError, DocumentError):
+        return None
+    return next((line.strip() for line in text.splitlines() if line.strip()), None)
 
 
 def _seconds(when: str) -> int:

@@ -6,7 +6,6 @@ RFC 9110 has the rules for ranges (§14) and for `If-Range` (§13.1.5).
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +14,7 @@ from typing import Any, Final, Self, TypeVar
 import httpx
 
 from asrsvc.errors import BadArgument, DownloadFailed, SourceError, WrongDigest
+from asrsvc.release.hops import Hops
 from asrsvc.release.manifest import FileRecord
 from asrsvc.release.partial import Partial
 from asrsvc.release.progress import Limits, Progress, Report
@@ -29,11 +29,14 @@ from asrsvc.release.reply import (
     with_link,
 )
 from asrsvc.release.sources import shown
+from asrsvc.system.documents import DocumentError, parse_json
 
 _Found = TypeVar("_Found")
 
 _REAL_PROGRESS_BYTES: Final = 1 << 20
 """new in one try, after which the tries are counted anew"""
+_MOST_VALUES: Final = 500_000
+"""in a hub's list; one of 3000 files has a tenth of it"""
 
 
 class Fetcher:
@@ -43,14 +46,14 @@ class Fetcher:
         self._limits = limits
         self._report = report
         self._received = 0
+        self._hops = Hops()
         self._client = httpx.AsyncClient(
+            transport=self._hops,
             follow_redirects=True,
             max_redirects=limits.redirects,
             timeout=limits.idle_seconds,
             headers={"User-Agent": "asrsvc", "Accept-Encoding": "identity"},
             event_hooks={"request": [check_hop]},
-            # no proxy stands between this machine and itself
-            mounts=dict.fromkeys(("all://127.0.0.1", "all://localhost", "all://[::1]")),
         )
 
     async def __aenter__(self) -> Self:
@@ -96,9 +99,9 @@ class Fetcher:
                         limit = self._limits.list_bytes
                         raise DownloadFailed(f"{shown(url)} sends a list of more than {limit} bytes")
             try:
-                return json.loads(content), answer.headers
-            except (ValueError, RecursionError) as error:
-                kind = answer.headers.get("content-type", "no type")
+                return parse_json(bytes(content), most_values=_MOST_VALUES), answer.headers
+            except DocumentError as error:
+                kind = answer.headers.get("content-type", "no type")[:100]
                 raise DownloadFailed(
                     f"{shown(url)} is no list of files ({len(content)} bytes, {kind}): a login, a proxy or a"
                     " wrong endpoint?"
@@ -196,6 +199,7 @@ class Fetcher:
         while True:
             wait = 0.0
             try:
+                self._hops.name(url)
                 return await attempt()
             except Passing as error:
                 reason, wait = str(error), error.retry_after

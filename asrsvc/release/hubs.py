@@ -20,6 +20,8 @@ from asrsvc.release.progress import Limits
 from asrsvc.release.sources import Endpoints, Hub
 
 _MODELSCOPE_CUTS_AT: Final = 3000
+_MOST_SAID: Final = 300
+"""characters of a hub's own words that are passed on"""
 _DEFAULT_REVISIONS: Final = {"modelscope": "master", "hf": "main"}
 
 
@@ -47,7 +49,8 @@ async def look(fetcher: Fetcher, hub: Hub, endpoints: Endpoints, limits: Limits)
             return await _look_modelscope(fetcher, asked, endpoints.modelscope)
         return await _look_hf(fetcher, asked, endpoints.hf, limits)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DownloadFailed(f"{hub}: its list of files cannot be understood ({error!r})") from error
+        said = repr(error)[:_MOST_SAID]
+        raise DownloadFailed(f"{hub}: its list of files cannot be understood ({said})") from error
 
 
 def file_url(hub: Hub, endpoints: Endpoints, path: str) -> str:
@@ -70,7 +73,8 @@ async def _look_modelscope(fetcher: Fetcher, hub: Hub, endpoint: str) -> Listing
         url = f"{endpoint}/api/v1/models/{hub.repository}/repo/files?{urlencode(query)}"
         content, _ = await fetcher.json(url)
         if content.get("Success") is False:
-            raise SourceError(f"{hub} cannot be listed: {content.get('Message') or content.get('Code')}")
+            said = str(content.get("Message") or content.get("Code"))
+            raise SourceError(f"{hub} cannot be listed: {said[:_MOST_SAID]}")
         entries = content["Data"]["Files"] or []
         for name, entry in _of_model(entries, "Path"):
             if entry.get("Type") != "tree":

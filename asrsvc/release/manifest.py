@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from asrsvc.errors import BadArgument, SourceError, StoreError
+from asrsvc.system.documents import parse_json, read_bytes
 
 MODEL_FILE: Final = "model_quant.onnx"
 REQUIRED_FILES: Final = (MODEL_FILE, "am.mvn", "config.yaml", "tokens.json")
@@ -26,8 +27,11 @@ MANIFEST_FILE: Final = "manifest.json"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _FILE_NAME: Final = re.compile(r"[^./\0][^/\0]{0,254}")
-_MOST_BYTES: Final = 1 << 20
+_MOST_BYTES: Final = 1 << 18
 """of a manifest; one of ours has 1 KB"""
+_MOST_VALUES: Final = 10_000
+_LONGEST_VOCABULARY_NAME: Final = 60
+"""characters: in UTF-8 the longest name of a file has 255 bytes"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +96,10 @@ def vocabulary_names(names: Iterable[str]) -> list[str]:
 
 
 def is_model_name(name: str) -> bool:
-    """Whether a file of this name may belong to a model."""
-    return name in {*REQUIRED_FILES, *COMPANION_FILES} or bool(vocabulary_names([name]))
+    """Whether a file of this name may belong to a model; a stranger's name must be one for people too."""
+    if name in {*REQUIRED_FILES, *COMPANION_FILES}:
+        return True
+    return bool(vocabulary_names([name])) and name.isprintable() and len(name) <= _LONGEST_VOCABULARY_NAME
 
 
 def check_name(name: str) -> str:
@@ -140,8 +146,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     """
     path = folder / MANIFEST_FILE
     try:
-        with path.open("rb") as reader:
-            content = json.loads(reader.read(_MOST_BYTES))
+        content = parse_json(read_bytes(path, _MOST_BYTES), most_values=_MOST_VALUES)
         seal = content.pop("seal", None)
         files = {
             _plain(name): FileRecord(int(record["size"]), str(record["sha256"]))

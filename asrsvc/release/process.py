@@ -19,9 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from asrsvc.system.documents import parse_json
+from asrsvc.system.printable import printable
+
 _LOOK_SECONDS: Final = 0.02
 """how often memory is looked at: what a process writes meanwhile is a few hundred MiB at most"""
 _LONGEST_ANSWER: Final = 16 * 2**20
+_MOST_VALUES: Final = 500_000
+"""of an answer: a child that a model has taken over may send anything"""
 _KEPT_WORDS: Final = 4000
 """bytes of its standard error"""
 _END_SECONDS: Final = 5.0
@@ -210,19 +215,19 @@ class Child:
 
 
 def plain(text: str) -> str:
-    """A text for a terminal and a log: what controls either is shown, not done."""
-    return "".join(c if c.isprintable() else " " if c.isspace() else f"\\x{ord(c):02x}" for c in text)
+    """A text for a line of a terminal and a log: what controls either is shown, not done."""
+    return printable(" ".join(text.splitlines()).replace("\t", " "))
 
 
 def _understood(line: bytes, doing: str) -> dict[str, Any]:
     try:
-        found = json.loads(line)
+        found = parse_json(line, most_values=_MOST_VALUES)
         if "error" in found:
             raise ChildRefused(str(found["error"]["kind"]), plain(str(found["error"]["message"])))
         answer = found["ok"]
         if not isinstance(answer, dict):
             raise TypeError
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         raise ChildBroke(f"its answer makes no sense {doing}") from None
     return answer
 

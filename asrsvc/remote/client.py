@@ -16,7 +16,6 @@ from asrsvc.errors import (
     BadRequest,
     FetchFailed,
     FetchTimeout,
-    NoSpace,
     TooLarge,
     UrlRefused,
 )
@@ -24,6 +23,7 @@ from asrsvc.remote.addresses import Address
 from asrsvc.remote.hosts import SETTING, HostList
 from asrsvc.remote.resolve import Resolve, addresses, by_system
 from asrsvc.remote.target import Target, joined, parse
+from asrsvc.system.disk import lacks_descriptors, storage_error
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS: Final = 5
@@ -107,7 +107,7 @@ class Client:
             FetchFailed: there is no file, or none that may be a recording.
             FetchTimeout: it did not come in time.
             TooLarge: it is larger than the limit.
-            NoSpace: the disk refuses.
+            NoSpace, OutOfDescriptors: the disk refuses, or the kernel.
         """
         connection = await _connection()
         target = parse(text, field)
@@ -214,6 +214,8 @@ async def _connection() -> ModuleType:
     try:
         return await asyncio.to_thread(load)
     except OSError as error:
+        if lacks_descriptors(error):
+            raise storage_error("nobody can be asked", error) from error
         raise FetchFailed(f"the certificates of this machine cannot be read: {error.strerror}") from error
 
 
@@ -282,7 +284,7 @@ async def _write(descriptor: int, chunks: list[bytes], field: str) -> None:
         await asyncio.wait({task})  # the descriptor is closed then, and may become another file's
         raise
     except OSError as error:
-        raise NoSpace(f"what {field} names cannot be stored: {error.strerror}", param=field) from error
+        raise storage_error(f"what {field} names cannot be stored", error, param=field) from error
 
 
 def _too_large(limit: int, found: str, field: str) -> TooLarge:

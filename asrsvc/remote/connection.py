@@ -16,9 +16,10 @@ from typing import Any, Final
 import certifi
 import httpcore
 
-from asrsvc.errors import FetchFailed, FetchTimeout
+from asrsvc.errors import FetchFailed, FetchTimeout, OutOfDescriptors
 from asrsvc.remote.addresses import Address
 from asrsvc.remote.target import Target
+from asrsvc.system.disk import lacks_descriptors
 
 _CONNECT_SECONDS: Final = 10.0
 """for one address, and again for TLS"""
@@ -126,6 +127,10 @@ async def answer_of(
             f"{field}: {target.origin} said nothing for {idle_seconds:g} s", param=field
         ) from None
     except httpcore.ConnectError as error:
+        if lacks_descriptors(error):
+            raise OutOfDescriptors(
+                f"{field}: {target.origin} cannot be connected to now", param=field
+            ) from None
         reason = (
             "shows no certificate that is trusted here" if _untrusted(error) else "cannot be connected to"
         )

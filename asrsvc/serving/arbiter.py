@@ -28,6 +28,7 @@ from asrsvc.release.store import Store, Version
 from asrsvc.serving import report, status
 from asrsvc.serving.brief import Brief, Line
 from asrsvc.serving.door import read_keys_of, refuse_open_listeners, table_of_clients
+from asrsvc.serving.exposed import exposed_files
 from asrsvc.serving.handover import (
     Inheritance,
     Successor,
@@ -139,6 +140,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._scoreboard = Scoreboard.create()
         self._soak = Soak(self._scoreboard, lambda version: not is_demonstration(self._store, version))
         self.log.info("%s", loaded.layout().reason)
+        self._warn_of_exposed_files()
         candidates = self._store.candidates()
         self._problems = candidates.problems
         for problem in candidates.problems:
@@ -494,6 +496,7 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             return
         self._refused = None
         self._settings = loaded
+        self._warn_of_exposed_files()
         self._machine.limits = self._limits()
         for queue in self._queues.values():
             queue.set_limit(loaded.queue_limit)
@@ -720,6 +723,10 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._written = found
         except AsrError as error:
             self.log.error("%s", error.message)
+
+    def _warn_of_exposed_files(self) -> None:
+        for warning in exposed_files(self._settings):
+            self.log.warning("%s", warning)
 
     def _problems_of_keys(self) -> tuple[str, ...]:
         return (self._keys.problem,) if self._keys is not None and self._keys.problem else ()

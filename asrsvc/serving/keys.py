@@ -30,6 +30,8 @@ MOST_KEYS: Final = 1000
 """each request is compared with all of them"""
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _SECRET_BYTES: Final = 32
+_NANOSECONDS: Final = re.compile(r"[.,]\d{9}(?!\d)")
+_NEVER_SEEN: Final = (-1, -1, -1)
 _FILE_BYTES: Final = 2**20
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -43,13 +45,22 @@ class Key:
     sha256: str
     """of the key's text, hexadecimal"""
     created: str
-    """UTC, ISO 8601"""
+    """when it was made, UTC, ISO 8601, to the nanosecond; another secret of the same key changes nothing"""
     expires: str | None = None
     """UTC, ISO 8601; None: never"""
     rate: int | None = None
     """requests a minute that bring work; 0: any; None: as ASR_CLIENT_RATE says"""
     concurrency: int | None = None
     """of these, waiting or in hand at the same time; 0: any; None: as ASR_CLIENT_CONCURRENCY says"""
+
+    @property
+    def identity(self) -> str:
+        """What its jobs belong to: who is given the same name later has another one.
+
+        The name and the moment when the key was made. An entry that does not give it to the nanosecond, as
+        the tool did not before and nobody does by hand, goes by its name alone.
+        """
+        return f"{self.name}:{self.created}" if _NANOSECONDS.search(self.created) else self.name
 
     def has_expired(self, now: datetime) -> bool:
         """Whether its time is over."""
@@ -181,8 +192,14 @@ class KeyRing:
         try:
             keys = read_keys(self.path)
         except KeysError as error:
-            self.problem = f"{error.message}; the keys from before are in force"
-            log.error("%s", self.problem)
+            if isinstance(error.__cause__, OSError):
+                self._seen = (
+                    _NEVER_SEEN  # for want of a descriptor, perhaps: a revoked key must not be missed
+                )
+            problem = f"{error.message}; the keys from before are in force"
+            if problem != self.problem:
+                log.error("%s", problem)
+            self.problem = problem
             return
         self._keys = keys
         self._digests = [bytes.fromhex(key.sha256) for key in keys]

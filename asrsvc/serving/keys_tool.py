@@ -24,6 +24,7 @@ from asrsvc.errors import AsrError, BadArgument, KeysError, UnknownKey
 from asrsvc.release.files import make_folder
 from asrsvc.serving.keys import MOST_KEYS, NAME, Key, digest_of, new_secret, read_keys, write_keys
 from asrsvc.settings import SettingError
+from asrsvc.system.printable import printable
 
 _LOCK_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 0.05
@@ -102,10 +103,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     listing = command("list", "the keys, without their secrets", _list)
     listing.add_argument("--json", action="store_true", help="for programs")
-    command("revoke", "take a key back", _revoke).add_argument("name")
-    command(
-        "rotate", "give a name another secret, with the limits that it has; print it", _rotate
-    ).add_argument("name")
+    command("revoke", "take a key back for good: nobody reads its jobs any more", _revoke).add_argument(
+        "name"
+    )
+    command("rotate", "give a key another secret; its limits and jobs stay; print it", _rotate).add_argument(
+        "name"
+    )
     return parser
 
 
@@ -120,7 +123,7 @@ def _add(path: Path, options: argparse.Namespace) -> None:
         raise BadArgument(f"{options.name!r} is no name: letters, digits and ._@-, up to 64")
     expires = _moment(options.expires) if options.expires is not None else None
     secret = new_secret()
-    key = Key(options.name, digest_of(secret), _now(), expires, options.rate, options.concurrency)
+    key = Key(options.name, digest_of(secret), _moment_of_birth(), expires, options.rate, options.concurrency)
     with _changing(path) as keys:
         if any(other.name == key.name for other in keys):
             raise BadArgument(f"there is a key of {key.name}: rotate or revoke it, or choose another name")
@@ -164,7 +167,7 @@ def _rotate(path: Path, options: argparse.Namespace) -> None:
     secret = new_secret()
     with _changing(path) as keys:
         old = _named(options.name, keys, path)
-        keys[keys.index(old)] = replace(old, sha256=digest_of(secret), created=_now())
+        keys[keys.index(old)] = replace(old, sha256=digest_of(secret))
     print(secret)
 
 
@@ -208,8 +211,10 @@ def _lock(folder: int, path: Path) -> None:
             time.sleep(_LOOK_SECONDS)
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def _moment_of_birth() -> str:
+    """Now, to the nanosecond: with its name it is a key's identity. Older code reads it too."""
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanoseconds:09}+00:00"
 
 
 def _moment(text: str) -> str:
@@ -231,7 +236,7 @@ def _moment(text: str) -> str:
 
 
 def _complain(text: str) -> None:
-    print(f"api-keys: {text}", file=sys.stderr)
+    print(f"api-keys: {printable(text)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 import sys
 from datetime import UTC, datetime
 from typing import Any, Final
 
-_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+from asrsvc.system.printable import printable, printable_json, printable_lines
 
-# A line is a line, whatever a client put into its path: no ends of lines, no terminal's controls, no
-# changes of direction, no halves of characters.
-_UNSAFE: Final = re.compile(
-    "[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
-)
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 
 def _time(record: logging.LogRecord) -> str:
@@ -24,10 +18,6 @@ def _time(record: logging.LogRecord) -> str:
 
 def _extra(record: logging.LogRecord) -> dict[str, Any]:
     return {name: value for name, value in vars(record).items() if name not in _STANDARD}
-
-
-def _escape(match: re.Match[str]) -> str:
-    return match[0].encode("unicode_escape").decode()
 
 
 class JsonFormatter(logging.Formatter):
@@ -46,21 +36,23 @@ class JsonFormatter(logging.Formatter):
             line["trace"] = self.formatException(record.exc_info)
         line = {**line, **_extra(record), **line}  # the documented keys come first and stay what they are
         try:
-            return json.dumps(line, ensure_ascii=False, allow_nan=False, default=str)
+            return printable_json(line, default=str)
         except (TypeError, ValueError):  # NaN, a key that is no text, a circle
             plain = {n: v if isinstance(v, str | int | None) else str(v) for n, v in line.items()}
-            return json.dumps(plain, ensure_ascii=False)
+            return printable_json(plain)
 
 
 class TextFormatter(logging.Formatter):
     """For people: time, level, pid, message, then `name=value` for what `extra` holds."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Render one record."""
+        """Render one record. Whatever a client put into its path, a line is a line."""
         extra = "".join(f" {name}={value}" for name, value in _extra(record).items())
-        said = _UNSAFE.sub(_escape, record.getMessage() + extra)
+        said = printable(record.getMessage() + extra)
         line = f"{_time(record)[11:23]} {record.levelname.lower():7} [{record.process}] {said}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        if not record.exc_info:
+            return line
+        return f"{line}\n{printable_lines(self.formatException(record.exc_info))}"
 
 
 def configuration(log_format: str, level: str) -> dict[str, Any]:

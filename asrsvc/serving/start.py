@@ -24,8 +24,10 @@ from asrsvc.release.embedded import ensure_embedded
 from asrsvc.release.known import known_version
 from asrsvc.release.sources import parse
 from asrsvc.release.store import Store, Version
+from asrsvc.serving.exposed import exposed_files
 from asrsvc.serving.keys import read_keys
 from asrsvc.settings import SettingError, Settings
+from asrsvc.system.printable import printable
 
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
 _CONFIGURATION: Final = "gunicorn.conf.py"
@@ -89,14 +91,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _bring(loaded, options, environ)
         _start(loaded, environ)
     except SettingError as error:
-        print(f"asrsvc: {error}", file=sys.stderr)
+        print(f"asrsvc: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except AsrError as error:
-        print(f"asrsvc: {error.message}", file=sys.stderr)
+        print(f"asrsvc: {printable(error.message)}", file=sys.stderr)
         return error.exit_code
 
 
 def _print_report(loaded: Settings) -> None:
+    for warning in exposed_files(loaded):
+        print(f"asrsvc: {printable(warning)}", file=sys.stderr)
     try:
         print(settings.report(loaded), flush=True)
     except BrokenPipeError:  # as in `bin/serve --check | head`: nobody reads on

@@ -15,6 +15,7 @@ from asrfront import sensevoice
 
 from asrsvc.errors import ModelError
 from asrsvc.speech.types import FloatArray
+from asrsvc.system.documents import check_file
 
 FEATURE_SIZE: Final = 560
 """values in a feature frame: 80 mel bins x 7 stacked frames"""
@@ -22,6 +23,8 @@ FRAME_SECONDS: Final = 0.06
 """time from one feature frame to the next: 6 x 10 ms"""
 MIN_SAMPLES: Final = 400
 """samples of the shortest waveform that gives a frame: one 25 ms window at 16 kHz"""
+_MOST_CMVN_BYTES: Final = 2**18
+"""of am.mvn; the published one has 11 KB"""
 
 
 class FbankExtractor:
@@ -31,12 +34,17 @@ class FbankExtractor:
         """Read `am.mvn`.
 
         Raises:
-            ModelError: the file is missing, is no Kaldi nnet file, or holds other than 560 values.
+            ModelError: the file is missing, is too large, is no Kaldi nnet file, or holds other than 560
+                values.
         """
         try:
+            check_file(cmvn_path, _MOST_CMVN_BYTES)
             shift, scale = sensevoice.load_cmvn(cmvn_path)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{cmvn_path}: cannot be read as CMVN statistics: {error}") from error
+        except OSError as error:
+            raise ModelError(f"{cmvn_path}: cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            text = str(error).removeprefix(f"{cmvn_path}:")
+            raise ModelError(f"{cmvn_path}: cannot be read as CMVN statistics: {text[:300]}") from error
         if shift.size != FEATURE_SIZE or not (np.isfinite(shift).all() and np.isfinite(scale).all()):
             raise ModelError(f"{cmvn_path}: holds {shift.size} values; {FEATURE_SIZE} finite ones are right")
         self._cmvn = (shift, scale)

@@ -18,8 +18,9 @@ from typing import Final
 
 import numpy as np
 
-from asrsvc.errors import AsrError, BadAudio, TooLarge
+from asrsvc.errors import AsrError, BadAudio, OutOfDescriptors, TooLarge
 from asrsvc.speech.types import FloatArray, Notice
+from asrsvc.system.disk import lacks_descriptors
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +47,15 @@ class Helper:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
             command = [sys.executable, "-m", _GENTLE_PROGRAM if gently else _PROGRAM]
-            self._process = subprocess.Popen(
-                [*command, str(theirs.fileno()), str(memory_bytes)],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [*command, str(theirs.fileno()), str(memory_bytes)],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                )
+            except BaseException:
+                ours.close()
+                raise
         self._socket = ours
 
     @property
@@ -283,7 +288,12 @@ class HelperPool:
                 if helper.alive():
                     return helper
                 helper.end()
-        return Helper(self._memory_bytes)
+        try:
+            return Helper(self._memory_bytes)
+        except OSError as error:
+            if lacks_descriptors(error):
+                raise OutOfDescriptors(f"no decoder can be started: {error.strerror}") from error
+            raise
 
     def _give_back(self, helper: Helper) -> None:
         with self._lock:

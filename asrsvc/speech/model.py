@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
-
-import yaml
+from typing import Final
 
 from asrsvc.errors import ModelError
 from asrsvc.speech.engine import Engine
 from asrsvc.speech.features import FbankExtractor
 from asrsvc.speech.text import Vocabulary
+from asrsvc.system.documents import parse_json, read_bytes
+from asrsvc.system.plain_yaml import parse_yaml
 
 DEFAULT_MAX_SPAN_SECONDS: Final = 30.0
 # What `features` computes; another front end would give the network numbers it has never seen.
@@ -26,8 +25,11 @@ _FRONTEND: Final = {
     "lfr_m": 7,
     "lfr_n": 6,
 }
-# Beside their own errors the parsers let pass what a text of damaged digits, dates or brackets causes.
-_PARSE_ERRORS: Final = (ValueError, RecursionError)
+# The published files have 1.9 and 352 KB. What is larger costs more than a model is worth waiting for.
+_MOST_CONFIG_BYTES: Final = 2**16
+_MOST_CONFIG_VALUES: Final = 5_000
+_MOST_TOKENS_BYTES: Final = 2**22
+_MOST_TOKENS_VALUES: Final = 2**18
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +92,12 @@ def _bpe_model(folder: Path) -> Path:
 
 def _read_config(path: Path) -> float:
     try:
-        config: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, *_PARSE_ERRORS, yaml.YAMLError) as error:
-        raise ModelError(f"{path}: cannot be read: {error}") from error
+        text = read_bytes(path, _MOST_CONFIG_BYTES).decode("utf-8")
+        config = parse_yaml(text, most_values=_MOST_CONFIG_VALUES)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}") from error
     if not isinstance(config, dict):
         raise ModelError(f"{path}: holds no mapping")
     frontend = config.get("frontend_conf", {})
@@ -109,9 +114,13 @@ def _read_config(path: Path) -> float:
 
 def _check_tokens(path: Path, expected_size: int) -> None:
     try:
-        tokens = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, *_PARSE_ERRORS) as error:
-        raise ModelError(f"{path}: cannot be read: {error}") from error
+        tokens = parse_json(read_bytes(path, _MOST_TOKENS_BYTES), most_values=_MOST_TOKENS_VALUES)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}") from error
     if not isinstance(tokens, list) or len(tokens) != expected_size:
         size = len(tokens) if isinstance(tokens, list) else "no"
         raise ModelError(f"{path}: lists {size} tokens; the network has {expected_size} outputs")
+    if not all(isinstance(token, str) for token in tokens):
+        raise ModelError(f"{path}: lists a token that is no text")

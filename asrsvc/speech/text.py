@@ -23,10 +23,15 @@ from asrsvc.speech.engine import QUERY_FRAMES
 from asrsvc.speech.features import FRAME_SECONDS
 from asrsvc.speech.frames import BLANK, Frames
 from asrsvc.speech.types import LANGUAGES, FloatArray, IntArray, LanguageProbability, Token
+from asrsvc.system.documents import check_file
 
 NO_SPEECH: Final = "nospeech"
 
 _SPACE: Final = "\u2581"  # SentencePiece's mark for a space before a piece
+_MOST_BYTES: Final = 2**23
+"""of a SentencePiece model; the published one has 377 KB"""
+_MOST_PIECE_CHARACTERS: Final = 100
+"""SentencePiece makes pieces of 16 at most, and tags are longer"""
 _TAG: Final = re.compile(r"<\|(.+)\|>")
 _BYTE: Final = re.compile("<0x([0-9A-F]{2})>")  # one byte of a character that has no piece of its own
 _EMOTIONS: Final = {
@@ -104,8 +109,9 @@ class Vocabulary:
         """
         processor = sentencepiece.SentencePieceProcessor()
         try:
+            check_file(path, _MOST_BYTES)
             processor.load(str(path))
-        except (OSError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise ModelError(f"{path}: cannot be read as a SentencePiece model: {error}") from error
         self._path = path
         self._processor = processor
@@ -132,6 +138,20 @@ class Vocabulary:
         pieces = self._processor.get_piece_size()
         if pieces != outputs:
             raise ModelError(f"{self._path}: has {pieces} pieces; the network has {outputs} outputs")
+
+    def check_pieces(self) -> None:
+        """Whether no piece makes more of a text than a piece does: it takes a while, once for a version.
+
+        Raises:
+            ModelError: one does.
+        """
+        for token_id in range(self._processor.get_piece_size()):
+            size = len(self._processor.id_to_piece(token_id))
+            if size > _MOST_PIECE_CHARACTERS:
+                raise ModelError(
+                    f"{self._path}: piece {token_id} has {size} characters;"
+                    f" {_MOST_PIECE_CHARACTERS} is the limit"
+                )
 
     def tag(self, token_id: int) -> str:
         """The name inside `<|...|>`, or the empty string for another token."""

@@ -201,7 +201,7 @@ class Access:
 
     def _by_key(self, key: Key, address: str) -> tuple[Client, Allowance]:
         rules = self._rules
-        client = Client(key.name, "key", address)
+        client = Client(key.name, "key", address, key.identity)
         rate = rules.client_rate if key.rate is None else key.rate
         concurrency = rules.client_concurrency if key.concurrency is None else key.concurrency
         return client, Allowance(client.label, rate, concurrency)

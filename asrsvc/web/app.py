@@ -24,6 +24,7 @@ from asrsvc.errors import (
     MethodNotAllowed,
     NotFound,
     NotReady,
+    OutOfDescriptors,
     Unauthorised,
 )
 from asrsvc.release.card import Card
@@ -32,6 +33,7 @@ from asrsvc.remote.hosts import HostList
 from asrsvc.serving.paths import plain_path
 from asrsvc.settings import Settings
 from asrsvc.speech.transcribe import Transcriber
+from asrsvc.system.disk import lacks_descriptors
 from asrsvc.web import pages
 from asrsvc.web.access import Access
 from asrsvc.web.admin import Admin
@@ -137,6 +139,7 @@ def create_app(
         exception_handlers={
             AsrError: _on_error,
             HTTPException: _on_http_exception,
+            OSError: _on_os_error,
             Exception: _on_unexpected,
         },
     )
@@ -203,6 +206,7 @@ def create_apology(
         exception_handlers={
             AsrError: _on_error,
             HTTPException: _on_http_exception,
+            OSError: _on_os_error,
             Exception: _on_unexpected,
         },
     )
@@ -237,6 +241,15 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         wrong = MethodNotAllowed(f"method {request.method} is not served at {path!r}; {allowed} is")
         return error_response(wrong, headers={"Allow": allowed})
     raise error
+
+
+async def _on_os_error(request: Request, error: Exception) -> Response:
+    """What could not be opened for want of descriptors is a matter of a moment, wherever that was."""
+    if not lacks_descriptors(error):
+        raise error
+    return await _on_error(
+        request, OutOfDescriptors("as many files are open as may be: try again in a moment")
+    )
 
 
 async def _on_unexpected(request: Request, _error: Exception) -> Response:

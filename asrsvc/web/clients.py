@@ -19,11 +19,13 @@ class Client:
     """what the name is"""
     address: str
     """of the client's machine, behind proxies too that ASR_TRUSTED_PROXIES names; `unix` for a socket file"""
+    identity: str = ""
+    """of the API key, see `asrsvc.serving.keys.Key.identity`"""
 
     @property
     def owner(self) -> str:
         """What belongs to the same one later, as a job: the key; without keys all are one."""
-        return f"key:{self.name}" if self.kind == "key" else ""
+        return f"key:{self.identity or self.name}" if self.kind == "key" else ""
 
     @property
     def label(self) -> str:

@@ -1,8 +1,8 @@
 """The parts of a form as they arrive: the file to a descriptor, the text fields into a `Form`.
 
 The header of a part decides whether its content is read: a field that is unknown or given once too often is
-refused before a byte of it is kept; one that is not supported, unless it is empty, at its first bytes. All text of a form together has a limit, and a value
-is decoded once, when it is whole and known to be small.
+refused before a byte of it is kept; one that is not supported, unless it is empty, at its first bytes. All
+text of a form together has a limit, and a value is decoded once, when it is whole and known to be small.
 """
 
 from __future__ import annotations

@@ -21,11 +21,11 @@ from starlette.datastructures import Headers
 from asrsvc.errors import (
     BadRequest,
     Cancelled,
-    NoSpace,
     RequestTimeout,
     TooLarge,
     UnsupportedMediaType,
 )
+from asrsvc.system.disk import storage_error
 from asrsvc.web.fields import Field
 from asrsvc.web.form import Form
 from asrsvc.web.form_reader import FormReader
@@ -117,7 +117,7 @@ async def read_form(
         hold: told the bytes that the file is about to have on disk; raises NoSpace where there is no room.
 
     Raises:
-        BadRequest, TooLarge, RequestTimeout, NoSpace: what is wrong; nothing is left behind.
+        BadRequest, TooLarge, RequestTimeout, NoSpace, OutOfDescriptors: what is wrong; nothing is left.
         Cancelled: the client has gone.
     """
     boundary = check_head(headers, limits.bytes)
@@ -143,7 +143,7 @@ async def read_form(
         raise BadRequest(f"the body is not multipart/form-data: {error}", code="body_malformed") from None
     except OSError as error:
         form.close()
-        raise NoSpace(f"the upload cannot be stored: {error.strerror}", param="file") from error
+        raise storage_error("the upload cannot be stored", error, param="file") from error
     except BaseException:
         form.close()
         raise

@@ -9,10 +9,11 @@ from typing import Final, TypeVar
 
 from starlette.requests import Request
 
-from asrsvc.errors import BadRequest, Cancelled, NoSpace
+from asrsvc.errors import BadRequest, Cancelled
 from asrsvc.remote.client import Client, FetchLimits, Reserve, no_reserve
 from asrsvc.remote.hosts import SETTING
 from asrsvc.remote.target import parse
+from asrsvc.system.disk import storage_error
 from asrsvc.web.fields import Field
 from asrsvc.web.form import Form
 from asrsvc.web.upload import UploadLimits, spool_file
@@ -58,7 +59,8 @@ class UrlField:
             reserve: told its size, or the limit, before it comes.
 
         Raises:
-            BadRequest, UrlRefused, FetchFailed, FetchTimeout, TooLarge, NoSpace: see `Client.fetch`.
+            BadRequest, UrlRefused, FetchFailed, FetchTimeout, TooLarge, NoSpace, OutOfDescriptors: see
+                `Client.fetch`.
             Cancelled: the client has gone.
         """
         text = form.fields.get(URL.name, "").strip()
@@ -80,7 +82,7 @@ class UrlField:
                 request, self._client.fetch(text, form.descriptor, limits, reserve=reserve)
             )
         except OSError as error:
-            raise NoSpace(f"what url names cannot be stored: {error.strerror}", param="url") from error
+            raise storage_error("what url names cannot be stored", error, param="url") from error
         finally:
             note["fetch_ms"] = round((time.monotonic() - begun) * 1000, 1)
         if form.size == 0:

@@ -104,6 +104,37 @@ def test_a_bad_model_fails_its_trial_and_says_why(
     assert re.search(SAYS[name], trial.reason), trial.reason
 
 
+def aliases(head: str, tail: str) -> str:
+    """400 bytes that stand for gigabytes."""
+    lines = ["a0: &a0 [x,x,x,x,x,x,x,x,x]"]
+    lines += [f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+    return head + "\n".join(lines) + tail
+
+
+HOSTILE = {
+    "MODEL_CARD.md": (aliases("---\n", "\nlicense: *a8\n---\n"), "has an anchor"),
+    "config.yaml": (aliases("", "\nmax_span_seconds: *a8\n"), "has an anchor"),
+    "tokens.json": ("[" + "[]," * 2**19 + "1]", "has more than 262144 values"),
+    "am.mvn": ("<AddShift> 1 1\n<LearnRateCoef> 0 [ " + "1 " * 2**20 + "]\n", "262144 is the limit"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_beside_the_network_fails_its_trial_by_name_and_costs_little(
+    store: Store, good: Version, name: str, tmp_path: Path
+) -> None:
+    folder = copy_of_nano(tmp_path / "hostile")
+    content, says = HOSTILE[name]
+    (folder / name).write_text(content)
+    bad = store.add_folder(folder, f"hostile-{name.partition('.')[0].lower().replace('_', '-')}")
+    said: list[str] = []
+    trial = tried(store, bad, good, said=said)
+    check_failed(store, bad, trial)
+    assert f"{bad.path / name}: " in trial.reason
+    assert says in trial.reason
+    assert trial.record["memory_mib"] < 300
+
+
 def test_files_that_were_changed_after_they_had_been_stored_fail(
     store: Store, good: Version, tmp_path: Path
 ) -> None:

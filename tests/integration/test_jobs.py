@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from job_client import JobClient, each_has_ended_once, ends
 from recordings import RATE, write_recording
 from rolling import Operated, operated
 from service import CLIPS, PROJECT, Service, manifest, running, wait_for
+
+from asrsvc.serving.keys import Key, digest_of, new_secret, write_keys
 
 MINUTES = 8.0
 LIMIT = 4
@@ -389,6 +392,65 @@ def test_keys_see_their_own_jobs_alone(tmp_path: Path) -> None:
             assert alice.delete(path).status_code == 204
         finally:
             service.stop()
+
+
+def test_a_name_that_is_given_again_is_another_client_and_another_secret_is_the_same(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    service = Service(tmp_path / "service", ASR_WORKERS="1", ASR_THREADS="1", ASR_API_KEYS=str(keys))
+
+    def tool(*arguments: str) -> str:
+        command = [sys.executable, "-m", "asrsvc.serving.keys_tool", *arguments]
+        done = subprocess.run(
+            command, env=service.environ, cwd=PROJECT, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    def ask(secret: str, method: str, path: str, **more: Any) -> httpx.Response:
+        with service.client(headers={"Authorization": f"Bearer {secret}"}) as client:
+            return client.request(method, path, **more)
+
+    def names(secret: str) -> list[str]:
+        return [job["id"] for job in ask(secret, "GET", "/api/jobs").json()["jobs"]]
+
+    first = tool("add", "carol")
+    try:
+        service.start()
+        made = ask(first, "POST", "/api/jobs", files={"file": ("a", clip("en_1.flac"))})
+        assert made.status_code == 202
+        path = made.headers["Location"]
+        wait_for("its end", lambda: ask(first, "GET", path).json()["status"] == "succeeded")
+
+        second = tool("rotate", "carol")
+        assert ask(first, "GET", path).status_code == 401
+        assert names(second) == [path.split("/")[-1]]
+        assert ask(second, "GET", f"{path}/result").status_code == 200
+
+        tool("revoke", "carol")
+        another = tool("add", "carol")
+        assert names(another) == []
+        for tail in ("", "/events", "/result"):
+            assert code(ask(another, "GET", path + tail)) == (404, "unknown_job")
+        assert code(ask(another, "DELETE", path)) == (404, "unknown_job")
+    finally:
+        service.stop()
+
+
+def test_a_key_from_before_keys_had_identities_finds_the_jobs_of_its_name(tmp_path: Path) -> None:
+    """As after an upgrade: an entry of whole seconds, and a table in which the name owns the jobs."""
+    keys = tmp_path / "keys.json"
+    secret = new_secret()
+    write_keys(keys, [Key("carol", digest_of(secret), "2026-01-01T00:00:00+00:00")])
+    service = Service(tmp_path / "service", ASR_WORKERS="1", ASR_THREADS="1", ASR_API_KEYS=str(keys))
+    try:
+        service.start()
+        with service.client(headers={"Authorization": f"Bearer {secret}"}) as client:
+            made = client.post("/api/jobs", files={"file": ("a", clip("en_1.flac"))})
+            path = made.headers["Location"]
+            wait_for("its end", lambda: client.get(path).json()["status"] == "succeeded")
+        with closing(sqlite3.connect(tmp_path / "service" / "state" / "jobs" / "jobs.sqlite3")) as table:
+            assert table.execute("SELECT client FROM jobs").fetchall() == [("key:carol",)]
+    finally:
+        service.stop()
 
 
 def test_the_work_on_jobs_is_counted(tmp_path: Path) -> None:

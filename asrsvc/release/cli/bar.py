@@ -13,6 +13,7 @@ from typing import Final
 
 from asrsvc.release.cli.command import Context
 from asrsvc.release.progress import Progress
+from asrsvc.system.printable import printable
 
 _TERMINAL_SECONDS: Final = 0.1
 _LOG_SECONDS: Final = 10.0
@@ -68,7 +69,7 @@ class Bar:
         if progress.total:
             full = _CELLS * progress.done // progress.total
             text = f"[{'#' * full}{'.' * (_CELLS - full)}] {text}"
-        sys.stderr.write("\r" + text[: shutil.get_terminal_size().columns - 1] + "\x1b[K")
+        sys.stderr.write("\r" + printable(text)[: shutil.get_terminal_size().columns - 1] + "\x1b[K")
         sys.stderr.flush()
 
 

@@ -162,7 +162,7 @@ def main(arguments: Sequence[str]) -> int:
         context.complain("", "interrupted; the same again goes on where it stopped")
         return _INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the one place for what was not foreseen
-        context.complain(traceback.format_exc())
+        context.confess(traceback.format_exc())
         text = f"an error that was not foreseen: {type(error).__name__}: {error}"
         return _fail(context, error, text, _UNEXPECTED)
 

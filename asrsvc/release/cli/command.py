@@ -6,7 +6,6 @@ Results go to stdout, progress to stderr.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import sys
@@ -21,6 +20,7 @@ from asrsvc import settings
 from asrsvc.release.cli.service import Service
 from asrsvc.release.lock import myself
 from asrsvc.release.store import Store
+from asrsvc.system.printable import printable, printable_json, printable_lines
 
 
 @dataclass(frozen=True)
@@ -63,15 +63,19 @@ class Context:
 
     def result(self, text: str, content: dict[str, Any]) -> None:
         """Print what the command was asked for: the text, or with --json the content."""
-        _print(json.dumps(content, ensure_ascii=False) if self.as_json else text, sys.stdout)
+        _print(printable_json(content) if self.as_json else printable_lines(text), sys.stdout)
 
     def progress(self, text: str) -> None:
         """Say on stderr how far it is, with the time since the command began."""
-        _print(f"{self.seconds:8.1f} s  {text}", sys.stderr)
+        _print(f"{self.seconds:8.1f} s  {printable(text)}", sys.stderr)
 
     def complain(self, *lines: str) -> None:
-        """Say on stderr what went wrong."""
-        _print("\n".join(lines), sys.stderr)
+        """Say on stderr what went wrong; each line is one, whatever is in it."""
+        _print("\n".join(printable(line) for line in lines), sys.stderr)
+
+    def confess(self, trace: str) -> None:
+        """Say on stderr what was not foreseen: a traceback, in lines."""
+        _print(printable_lines(trace), sys.stderr)
 
 
 @dataclass(frozen=True, slots=True)

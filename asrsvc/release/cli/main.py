@@ -172,7 +172,7 @@ def main(arguments: Sequence[str] | None = None, *, on_behalf_of: str = "") -> i
         context.complain("", f"interrupted; {options.interrupted.format(tool=context.program)}")
         return _INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the one place for what was not foreseen
-        context.complain(traceback.format_exc())
+        context.confess(traceback.format_exc())
         text = f"an error that was not foreseen: {type(error).__name__}: {error}"
         return _fail(context, error, text, "unexpected", _UNEXPECTED)
     return 0

@@ -16,6 +16,7 @@ import soundfile
 
 from asrsvc.errors import InferenceFailed
 from asrsvc.release.answering import Answer, main
+from asrsvc.release.card import check_card
 from asrsvc.release.versions import check_digests
 from asrsvc.speech.batch import Batcher
 from asrsvc.speech.decode import Limits, Recording
@@ -84,8 +85,12 @@ class _Trial:
         return {"seconds": samples / SAMPLE_RATE}
 
     def _check(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Digests, and what a worker reads beside the model: it must not be the first to meet it."""
+        folder = Path(question["folder"])
         engine = engine_key(threads=int(question["threads"]), device=str(question["device"]))
-        return {"files": check_digests(Path(question["folder"])), "engine": engine}
+        files = check_digests(folder)
+        check_card(folder)
+        return {"files": files, "engine": engine}
 
     def _load(self, question: Mapping[str, Any]) -> dict[str, Any]:
         started = time.monotonic()
@@ -98,6 +103,7 @@ class _Trial:
             baked=Path(baked) if baked is not None else None,
         )
         seconds = time.monotonic() - started
+        loaded.vocabulary.check_pieces()
         model = self._model = replace(loaded, engine=_Finite(loaded.engine))
         self._transcriber = Transcriber(
             model,

@@ -1,4 +1,4 @@
-"""A trial, on one screen: listen → check → load → hear → requests in turn → reference → verdict → record.
+"""A trial, on one screen: listen → check → bake → load → hear → requests → reference → verdict → record.
 
 The version and the one that serves are each in a process of their own, asked in turn, so that the
 machine is the same for both; what one of them does to its process does nothing to the other.
@@ -99,6 +99,7 @@ def run_trial(
         tried = stack.enter_context(_begun(version, options, limits))
         plan = _plan(tried, acceptance_set(store.root, options.clips), embedded(), options)
         try:
+            tried.check()  # what no worker could read is told before a twin is made for minutes
             _bake(store, tried, options, limits, progress)
             _load(tried, progress)
             if baseline is not None:
@@ -201,7 +202,6 @@ def _bake(store: Store, tried: Subject, options: TrialOptions, limits: Limits, p
 
 def _load(subject: Subject, progress: Progress) -> None:
     progress(f"loads {subject.version.id}")
-    subject.check()
     subject.load()
     subject.hear()
 
@@ -209,6 +209,7 @@ def _load(subject: Subject, progress: Progress) -> None:
 def _load_serving(serving: Subject, progress: Progress) -> None:
     """A version that serves and cannot be loaded is no fault of the one that is tried."""
     try:
+        serving.check()
         _load(serving, progress)
     except (ChildBroke, ChildRefused) as error:
         serving.found.problem = str(error)

@@ -17,6 +17,11 @@ _MODULE: Final = "asrsvc.release.trial.child"
 _START_SECONDS: Final = 60.0
 _TIMES_LENGTH: Final = 10.0
 """seconds for a second of sound, at most: niced, on a busy machine"""
+_MOST_ANSWER_CHARACTERS: Final = 100_000
+"""of texts that its record keeps"""
+_MOST_CHARACTERS: Final = 1000
+_MOST_CHARACTERS_A_SECOND: Final = 200
+"""of sound, beside the former: nobody speaks so fast, and to compare texts takes time outside of the child"""
 
 
 class Subject:
@@ -96,6 +101,9 @@ class Subject:
             seconds=self._options.clip_timeout + _TIMES_LENGTH * seconds,
         )
         said, cpu_seconds = str(answer.get("text", "")), _number(answer, "cpu_seconds")
+        most = _MOST_CHARACTERS + round(_MOST_CHARACTERS_A_SECOND * seconds)
+        if len(said) > most:
+            raise ChildBroke(f"it says {len(said)} characters of {seconds:g} s of sound; {most} is the limit")
         if timed:
             known = self.found.cpu_seconds.get(clip.name, cpu_seconds)
             self.found.cpu_seconds[clip.name] = min(known, cpu_seconds)
@@ -117,7 +125,10 @@ def _texts(answer: Mapping[str, Any], name: str) -> dict[str, str]:
     found = answer.get(name)
     if not isinstance(found, dict):
         raise ChildBroke(f"its answer lacks {name}")
-    return {str(key): str(text) for key, text in found.items()}
+    texts = {str(key): str(text) for key, text in found.items()}
+    if sum(map(len, texts.values())) > _MOST_ANSWER_CHARACTERS:
+        raise ChildBroke(f"its {name} have more than {_MOST_ANSWER_CHARACTERS} characters")
+    return texts
 
 
 def _number(answer: Mapping[str, Any], name: str) -> float:

@@ -14,6 +14,7 @@ from asrsvc.errors import (
     NoSpace,
     NotFound,
     NotReady,
+    OutOfDescriptors,
     RequestTimeout,
     TooLarge,
     UnsupportedMediaType,
@@ -39,6 +40,7 @@ UPLOAD_ERRORS: Final[tuple[type[AsrError], ...]] = (
     InferenceFailed,
     NotReady,
     NoSpace,
+    OutOfDescriptors,
 )
 
 _TRANSCRIBE: Final = """Upload an audio or video file, get its text.

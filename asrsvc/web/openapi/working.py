@@ -15,6 +15,7 @@ from asrsvc.errors import (
     NoSpace,
     NotFound,
     NotReady,
+    OutOfDescriptors,
     OverCapacity,
     RequestTimeout,
     TooLarge,
@@ -228,6 +229,7 @@ def _create() -> Operation:
             JobsUnavailable,
             NotReady,
             NoSpace,
+            OutOfDescriptors,
         ),
     )
 
