@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from asrsvc.errors import BadArgument, SourceError, StoreError
+from asrsvc.release.files import open_plain
 
 MODEL_FILE: Final = "model_quant.onnx"
 REQUIRED_FILES: Final = (MODEL_FILE, "am.mvn", "config.yaml", "tokens.json")
@@ -115,7 +116,7 @@ def measure(path: Path) -> FileRecord:
     Raises:
         OSError: it cannot be read.
     """
-    with path.open("rb") as reader:
+    with open_plain(path) as reader:
         digest = hashlib.file_digest(reader, "sha256").hexdigest()
         return FileRecord(reader.tell(), digest)
 
@@ -140,7 +141,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     """
     path = folder / MANIFEST_FILE
     try:
-        with path.open("rb") as reader:
+        with open_plain(path) as reader:
             content = json.loads(reader.read(_MOST_BYTES))
         seal = content.pop("seal", None)
         files = {

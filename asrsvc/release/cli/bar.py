@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from asrsvc.release.cli.command import Context
+from asrsvc.release.cli.command import Context, shown
 from asrsvc.release.progress import Progress
 
 _TERMINAL_SECONDS: Final = 0.1
@@ -68,7 +68,7 @@ class Bar:
         if progress.total:
             full = _CELLS * progress.done // progress.total
             text = f"[{'#' * full}{'.' * (_CELLS - full)}] {text}"
-        sys.stderr.write("\r" + text[: shutil.get_terminal_size().columns - 1] + "\x1b[K")
+        sys.stderr.write("\r" + shown(text)[: shutil.get_terminal_size().columns - 1] + "\x1b[K")
         sys.stderr.flush()
 
 
