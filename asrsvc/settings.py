@@ -19,6 +19,8 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 _CHECKOUT: Final = Path(__file__).resolve().parent.parent
+_IS_CHECKOUT: Final = (_CHECKOUT / "gunicorn.conf.py").is_file()
+"""seen once: a user whom root becomes may not be able to look there"""
 _LONGEST_LIST: Final = 100
 _NETWORKS: Final = "addresses and networks, as 10.0.0.0/8, or unix for those that come by a Unix socket"
 _EACH_HOST: Final = "host"
@@ -33,7 +35,7 @@ class SettingError(ValueError):
 
 def _state_folder(environ: Mapping[str, str]) -> Path:
     """Where state lives by default: beside a checkout's code, else where XDG says."""
-    if (_CHECKOUT / "gunicorn.conf.py").is_file():
+    if _IS_CHECKOUT:
         return _CHECKOUT / "var"
     home = Path(environ.get("HOME") or "/")
     return Path(environ.get("XDG_STATE_HOME") or home / ".local" / "state") / "asrsvc"

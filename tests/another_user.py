@@ -18,14 +18,14 @@ NOBODY = 65534
 NAMELESS = 54321
 """passwd(5) has no entry of this number"""
 
-_OPEN_THE_WAY = """
+_MOVE = """
 set -eu
 umask 022
 while [ "$1" != -- ]; do
-    closed=$1 count=$2
-    shift 2
-    layer=$(mktemp -d)
-    mount -t tmpfs -o mode=755 none "$layer"
+    closed=$1 mode=$2 count=$3
+    shift 3
+    layer=$(TMPDIR= mktemp -d)
+    mount -t tmpfs -o "mode=$mode" none "$layer"
     for path in $(seq "$count"); do
         mkdir -p "$layer/${1#"$closed"}"
         mount --rbind "$1" "$layer/${1#"$closed"}"
@@ -43,8 +43,6 @@ def why_not() -> str | None:
     """Why root's programs cannot be tried here; None if they can."""
     if os.geteuid() != 0:
         return "only root can be led astray"
-    if not closed_folders():
-        return None
     probe = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
     return "namespaces with mounts of their own are not permitted here" if probe.returncode != 0 else None
 
@@ -65,13 +63,21 @@ def closed_folders() -> dict[Path, list[Path]]:
 
 def in_reach(*command: str | Path) -> list[str]:
     """The command, in a mount namespace in which everybody reaches Python and our code, if need be."""
-    arguments: list[str] = []
+    arguments: list[str | Path] = []
     for closed, paths in closed_folders().items():
-        arguments += [str(closed), str(len(paths)), *map(str, paths)]
-    plain = [str(part) for part in command]
-    if not arguments:
-        return plain
-    return ["unshare", "--mount", "sh", "-c", _OPEN_THE_WAY, "sh", *arguments, "--", *plain]
+        arguments += [closed, "755", str(len(paths)), *paths]
+    return _elsewhere(arguments, command) if arguments else [str(part) for part in command]
+
+
+def out_of_reach(*command: str | Path) -> list[str]:
+    """The command, in a mount namespace in which nobody but root reaches our code."""
+    inside = [PROJECT / "asrsvc", *(path for path in [Path(sys.prefix)] if path.is_relative_to(PROJECT))]
+    return _elsewhere([PROJECT, "700", str(len(inside)), *inside], command)
+
+
+def _elsewhere(arguments: list[str | Path], command: tuple[str | Path, ...]) -> list[str]:
+    whole = ["unshare", "--mount", "sh", "-c", _MOVE, "sh", *arguments, "--", *command]
+    return [str(part) for part in whole]
 
 
 def as_user(uid: int, *command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -86,6 +92,7 @@ class World:
     def __init__(self, folder: Path, uid: int) -> None:
         self.folder = folder
         self.uid = uid
+        self.reach = in_reach
         self.victim = folder / "victim"
         """a folder of root's, closed to others"""
         self.store = folder / "store"
@@ -141,7 +148,7 @@ class World:
     ) -> subprocess.CompletedProcess[str]:
         """A program of ours, by root."""
         return subprocess.run(
-            in_reach(sys.executable, "-P", "-m", module, *arguments),
+            self.reach(sys.executable, "-P", "-m", module, *arguments),
             env={**self.environ, **more},
             cwd=cwd,
             umask=umask,

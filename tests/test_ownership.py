@@ -169,7 +169,7 @@ import os, sys
 from pathlib import Path
 from asrsvc.release.privileges import Place, become, user_of
 folder, uid = Path(sys.argv[1]), int(sys.argv[2])
-become(user_of(uid, folder), Place("ASR_STORE", folder))
+become(user_of(uid, folder), Place("ASR_STORE", folder), starts_processes=True)
 (folder / "new").touch()
 lines = open("/proc/self/status").read().splitlines()
 capabilities = [line.split()[1] for line in lines if line.startswith(("CapEff", "CapPrm"))]

@@ -14,7 +14,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from another_user import NAMELESS, NOBODY, World, as_user, in_reach, model_folder, why_not, world
+from another_user import (
+    NAMELESS,
+    NOBODY,
+    World,
+    as_user,
+    in_reach,
+    model_folder,
+    out_of_reach,
+    why_not,
+    world,
+)
 from waiting import PATIENCE, wait_for
 
 from asrsvc.serving import status as status_file
@@ -217,6 +227,33 @@ def test_a_source_that_nobody_may_read_is_told_with_the_user(place: World, sourc
     done = place.tool("pull", source)
     assert done.returncode == 2
     assert re.search(r"asrsvc: '.*nano' is no folder that can be read; .* \(as nobody\)", done.stderr)
+
+
+# Where the owner of the store cannot run our programs, as where Python lies in root's home
+
+
+def test_what_needs_no_other_process_is_done_all_the_same(place: World, source: Path) -> None:
+    place.reach = out_of_reach
+    done = place.tool("pull", source, "--json")
+    assert done.returncode == 0, done.stderr
+    version = json.loads(done.stdout)["version"]
+    for command in (("list",), ("history",), ("verify", version), ("prune", "--keep", "0")):
+        assert place.tool(*command).returncode == 0, command
+    assert place.tool("rollback").returncode == 44
+    assert place.tool("status").returncode == 10
+    assert place.tool("pull", place.folder / "missing").returncode == REFUSED
+    assert place.keys("--file", place.state / "keys.json", "add", "ci", "--expires", "1d").returncode == 0
+    assert place.owners(place.store) | place.owners(place.state) == {(NOBODY, NOBODY)}
+
+
+def test_what_starts_processes_is_refused_with_the_path_that_is_out_of_reach(
+    place: World, source: Path
+) -> None:
+    place.reach = out_of_reach
+    for command in (("try", "a"), ("deploy", str(source)), ("bake", "a"), ("pull", "hf:org/model")):
+        refused(place.tool(*command), f"nobody, whom ASR_STORE={place.store} belongs to, cannot read ")
+    refused(place.serve("--check"), f"nobody, whom ASR_STORE={place.store} belongs to, cannot read ")
+    assert list(place.store.iterdir()) == []
 
 
 # What is nobody's, or everybody's

@@ -7,6 +7,7 @@ theirs. Where root alone can change the folders, root stays root. Where neither 
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import pwd
 import sys
@@ -21,6 +22,8 @@ from asrsvc.release.ownership import Way, first_of_others, look
 
 _UMASK: Final = 0o022
 """what is made is readable for the service, whoever it runs as"""
+_LOADED_LATE: Final = ("_strptime", "encodings.idna", "encodings.unicode_escape", "linecache", "tokenize")
+"""modules that Python loads when it first needs them: its own folder may be one that only root can enter"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +111,19 @@ def user_of(uid: int, folder: Path) -> User:
     return User(uid, entry.pw_gid, entry.pw_name, entry.pw_dir or "/", known=True)
 
 
-def become(user: User, place: Place) -> None:
+def become(user: User, place: Place, *, starts_processes: bool) -> None:
     """Become another user for good: first the groups, then the group, then the user.
 
     Args:
         user: see `heir`.
         place: that belongs to this user.
+        starts_processes: whether that user must be able to run this program too.
 
     Raises:
         RootRefused: it cannot be done, or that user can reach neither the place nor the program.
     """
+    for module in _LOADED_LATE:
+        importlib.import_module(module)
     try:
         os.setgroups(_groups(user))
         os.setresgid(user.gid, user.gid, user.gid)
@@ -129,7 +135,9 @@ def become(user: User, place: Place) -> None:
     open_to_readers()
     if _is_still_root(user):
         raise RootRefused(f"root has become {user.name}, whom {place} belongs to, and is root still")
-    _check_reach(user, place)
+    _check_place(user, place)
+    if starts_processes:
+        _check_program(user, place)
 
 
 @contextmanager
@@ -256,11 +264,23 @@ def _is_still_root(user: User) -> bool:
     return True
 
 
-def _check_reach(user: User, place: Place) -> None:
-    """Whether that user may enter the place, and can run this program, which starts others of its kind.
+def _check_place(user: User, place: Place) -> None:
+    """Whether that user may enter the place.
 
     Raises:
-        RootRefused: that user may not, or cannot.
+        RootRefused: that user may not.
+    """
+    folder = place.path.parent if place.is_file else place.path
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not os.access(nearest, os.R_OK | os.X_OK):
+        raise RootRefused(f"{user.name}, whom {place} belongs to, may not enter {nearest}")
+
+
+def _check_program(user: User, place: Place) -> None:
+    """Whether that user can run this program.
+
+    Raises:
+        RootRefused: that user cannot.
     """
     for path, mode in ((sys.executable, os.X_OK), (os.__file__, os.R_OK), (__file__, os.R_OK)):
         if not os.access(path, mode):
@@ -268,7 +288,3 @@ def _check_reach(user: User, place: Place) -> None:
                 f"{user.name}, whom {place} belongs to, cannot read {path}: install asrsvc and its Python"
                 " where that user can, as in /opt/asr"
             )
-    folder = place.path.parent if place.is_file else place.path
-    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    if not os.access(nearest, os.R_OK | os.X_OK):
-        raise RootRefused(f"{user.name}, whom {place} belongs to, may not enter {nearest}")

@@ -86,7 +86,7 @@ def _leave_root(path: Path) -> None:
     place = Place("ASR_API_KEYS", path, is_file=True)
     user = heir(place, config_places())
     if user is not None:
-        take_over(user, place)
+        take_over(user, place, starts_processes=False)
 
 
 def _parser() -> argparse.ArgumentParser:

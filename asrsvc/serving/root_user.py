@@ -12,17 +12,18 @@ from asrsvc.release.privileges import Place, User, become, heir, is_root
 from asrsvc.settings import Settings
 
 
-def take_over(user: User, place: Place) -> None:
+def take_over(user: User, place: Place, *, starts_processes: bool) -> None:
     """Become a user for good, and have its environment.
 
     Args:
         user: see `heir`.
         place: that belongs to this user.
+        starts_processes: whether that user must be able to run this program too.
 
     Raises:
         RootRefused: see `become`.
     """
-    become(user, place)
+    become(user, place, starts_processes=starts_processes)
     settings.belong_to(user.name, user.home)
 
 

@@ -117,7 +117,7 @@ def _leave_root(loaded: Settings, overrides: Mapping[str, str], *, makes: bool) 
     user, place = owner
     if makes:
         make_folders_for(user, loaded)
-    take_over(user, place)
+    take_over(user, place, starts_processes=True)
     print(f"asrsvc: goes on as {user.name}, whom {place} belongs to", file=sys.stderr, flush=True)
     return settings.load(overrides)
 

@@ -96,6 +96,8 @@ class Command:
     """what is said after ^C; {tool} is bin/swap-model"""
     changes: bool = False
     """whether it holds the store's lock, and so has --no-wait"""
+    apart: bool = False
+    """whether it loads models, in processes of their own"""
 
 
 def seconds(text: str) -> float:

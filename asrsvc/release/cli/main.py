@@ -209,7 +209,11 @@ def _parser() -> argparse.ArgumentParser:
         )
         parsers[command.name] = sub
         sub.set_defaults(
-            run=command.run, command=command.name, parsers=parsers, interrupted=command.interrupted
+            run=command.run,
+            command=command.name,
+            parsers=parsers,
+            interrupted=command.interrupted,
+            apart=command.apart,
         )
         if command.arguments is not None:
             command.arguments(sub)

@@ -38,8 +38,9 @@ def leave_root(context: Context, options: argparse.Namespace) -> Context:
     user = heir(place, config_places(), () if runtime is None else (runtime,))
     if user is None:
         return context
-    _open_source(options, user)
-    take_over(user, place)
+    if getattr(options, "source", None) is not None:
+        options.source = _opened(options.source, user)
+    take_over(user, place, starts_processes=_starts_processes(options))
     context.progress(f"goes on as {user.name}, whom {place} belongs to")
     return replace(context, on_behalf_of=context.on_behalf_of or settings.behind_sudo() or "root")
 
@@ -50,15 +51,19 @@ def _place(name: str) -> Place | None:
     return None
 
 
-def _open_source(options: argparse.Namespace, user: User) -> None:
-    text: str | None = getattr(options, "source", None)
-    if text is None:
-        return
+def _opened(text: str, user: User) -> str | Folder:
+    """The source, its files open if it is a folder."""
     try:
         source = parse(text)
         if isinstance(source, Folder):
-            options.source = opened_by_root(source, user)
+            return opened_by_root(source, user)
     except RootRefused:
         raise
     except (AsrError, OSError):
         pass  # what is wrong with it, the command says
+    return text
+
+
+def _starts_processes(options: argparse.Namespace) -> bool:
+    """Whether the command needs more than what is loaded by now: processes of its own, or packages."""
+    return getattr(options, "apart", True) or isinstance(getattr(options, "source", None), str)
