@@ -183,7 +183,11 @@ def test_what_root_does_with_the_tool_is_done_by_the_services_user(running: Worl
     done = box.run(*tool, "reload")
     assert f"{running.first} serves" in done.stdout
     last = json.loads(box.run(*tool, "history", "--json", "--last", "1").stdout)["history"][0]
-    assert (last["command"], last["actor"]["user"], last["actor"]["on_behalf_of"]) == ("reload", "asr", "root")
+    assert (last["command"], last["actor"]["user"], last["actor"]["on_behalf_of"]) == (
+        "reload",
+        "asr",
+        "root",
+    )
     foreign = box.run("find", "/var/lib/asr/store", "/run/asr", "!", "-user", "asr").stdout.split()
     assert foreign == []
 
