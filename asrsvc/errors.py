@@ -476,3 +476,11 @@ class NotPermitted(AsrError):
     status = HTTPStatus.FORBIDDEN
     default_code = "not_permitted"
     exit_code = 77  # EX_NOPERM of sysexits.h
+
+
+class RootRefused(AsrError):
+    """Root may not work there: others could lead it astray, or it cannot become the owner of the store."""
+
+    status = HTTPStatus.FORBIDDEN
+    default_code = "root_refused"
+    exit_code = 79

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 import socket
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -18,6 +19,8 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 _CHECKOUT: Final = Path(__file__).resolve().parent.parent
+_IS_CHECKOUT: Final = (_CHECKOUT / "gunicorn.conf.py").is_file()
+"""seen once: a user whom root becomes may not be able to look there"""
 _LONGEST_LIST: Final = 100
 _NETWORKS: Final = "addresses and networks, as 10.0.0.0/8, or unix for those that come by a Unix socket"
 _EACH_HOST: Final = "host"
@@ -32,7 +35,7 @@ class SettingError(ValueError):
 
 def _state_folder(environ: Mapping[str, str]) -> Path:
     """Where state lives by default: beside a checkout's code, else where XDG says."""
-    if (_CHECKOUT / "gunicorn.conf.py").is_file():
+    if _IS_CHECKOUT:
         return _CHECKOUT / "var"
     home = Path(environ.get("HOME") or "/")
     return Path(environ.get("XDG_STATE_HOME") or home / ".local" / "state") / "asrsvc"
@@ -844,6 +847,7 @@ class Settings:
 
 
 CONFIG_VARIABLE: Final = "ASR_CONFIG"
+_MOST_CONFIG_BYTES: Final = 2**20
 
 
 def declared() -> tuple[tuple[str, Setting], ...]:
@@ -973,6 +977,27 @@ def _pointers_folder(store: Path, chosen: Path) -> Path:
     return chosen
 
 
+def config_file(environ: Mapping[str, str] | None = None) -> Path | None:
+    """The file that ASR_CONFIG names, if it names one."""
+    found = (os.environ if environ is None else environ).get(CONFIG_VARIABLE)
+    return Path(found).absolute() if found else None
+
+
+def belong_to(user: str, home: str) -> None:
+    """Have the environment be that of another user, whom this process has become; the settings stay the same.
+
+    Args:
+        user: its name.
+        home: its folder.
+    """
+    if former := os.environ.get("HOME"):  # where the folders of a wheel are by default
+        os.environ.setdefault("XDG_STATE_HOME", str(Path(former) / ".local" / "state"))
+    os.environ |= {"HOME": home, "USER": user, "LOGNAME": user}
+    temporary = os.environ.get("TMPDIR")
+    if temporary and not os.access(temporary, os.W_OK | os.X_OK):  # root's own, as pam_tmpdir(8) makes it
+        del os.environ["TMPDIR"]
+
+
 def behind_sudo() -> str:
     """Who has become another user with sudo for this command; empty: nobody; sudo(8)."""
     return os.environ.get("SUDO_USER", "")
@@ -1037,7 +1062,14 @@ def announce_metric_folder(folder: Path) -> None:
 
 def _read_file(path: Path) -> dict[str, str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # A pipe that somebody has put there is not waited for.
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as reader:  # noqa: PTH123
+            if not stat.S_ISREG(os.fstat(reader.fileno()).st_mode):
+                raise OSError("it is no plain file")
+            content = reader.read(_MOST_CONFIG_BYTES + 1)
+        if len(content) > _MOST_CONFIG_BYTES:
+            raise OSError(f"it has more than {_MOST_CONFIG_BYTES} bytes")
+        lines = content.decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(f"{CONFIG_VARIABLE}={str(path)!r} cannot be read: {error}") from None
     values: dict[str, str] = {}

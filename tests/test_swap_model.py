@@ -270,6 +270,7 @@ def test_another_users_master_is_left_alone(
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(os, "kill", not_yours)
+    monkeypatch.setattr(signal, "pidfd_send_signal", not_yours)  # root's way
     code = cli.main(["reload"])
     done = subprocess.CompletedProcess([], code, *capsys.readouterr())
     owner = Path(f"/proc/{place.masters[0].pid}").owner()

@@ -9,10 +9,12 @@ import errno
 import os
 import re
 import secrets
+import stat
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from glob import escape
+from io import BufferedReader
 from pathlib import Path
 from typing import Final
 
@@ -34,8 +36,8 @@ def write_file(target: Path, content: bytes) -> None:
         with temporary.open("xb") as writer:
             writer.write(content)
             writer.flush()
+            give_file_to_owner(writer.fileno(), target.parent)
             os.fsync(writer.fileno())
-        give_to_owner(temporary)
         temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -130,12 +132,101 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def open_descriptor(path: Path, flags: int) -> int:
+    """A descriptor of a plain file; a pipe in its place is not waited for.
+
+    Args:
+        path: of the file.
+        flags: as for `os.open`; with O_NOFOLLOW, a symbolic link is an error.
+
+    Raises:
+        OSError: it cannot be opened, or is no plain file.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, 0o644)
+    except OSError as error:
+        if error.errno == errno.ELOOP and path.is_symlink():
+            raise OSError(errno.ELOOP, "it is a symbolic link", str(path)) from error
+        if error.errno == errno.ENXIO:  # a socket, or a pipe that nobody reads
+            raise OSError(errno.EINVAL, "no plain file", str(path)) from error
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "no plain file", str(path))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def open_plain(path: Path, *, follow: bool = True) -> BufferedReader:
+    """Open a plain file for reading; a pipe that somebody has put in its place is not waited for.
+
+    Args:
+        path: of the file.
+        follow: whether the last part of the path may be a symbolic link.
+
+    Raises:
+        OSError: it cannot be read, or is no plain file.
+    """
+    descriptor = open_descriptor(path, os.O_RDONLY | (0 if follow else os.O_NOFOLLOW))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_plain(path: Path, most_bytes: int, *, follow: bool = True) -> bytes:
+    """The content of a plain file.
+
+    Args:
+        path: of the file.
+        most_bytes: that it may have.
+        follow: whether the last part of the path may be a symbolic link.
+
+    Raises:
+        OSError: it cannot be read, is no plain file, or is longer.
+    """
+    with open_plain(path, follow=follow) as reader:
+        content = reader.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise OSError(errno.EFBIG, f"longer than {most_bytes} bytes", str(path))
+    return content
+
+
+def open_lock(path: Path, *, make: bool = True) -> int:
+    """A descriptor of a file that is locked, for reading and writing.
+
+    Args:
+        path: of the file; never a symbolic link.
+        make: whether it is made if it is missing.
+
+    Raises:
+        OSError: it cannot be opened, or is no plain file.
+    """
+    descriptor = open_descriptor(path, os.O_RDWR | os.O_NOFOLLOW | (os.O_CREAT if make else 0))
+    try:
+        give_file_to_owner(descriptor, path.parent)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def give_to_owner(path: Path) -> None:
-    """Give what root has made to the owner of its folder: the service does not run as root."""
+    """Give what root has made to the owner of its folder: the service does not run as root.
+
+    For links and folders; files have `give_file_to_owner`.
+    """
     if os.geteuid() == 0:
         owner = path.parent.stat()
         if (owner.st_uid, owner.st_gid) != (0, 0):
             os.lchown(path, owner.st_uid, owner.st_gid)
+
+
+def give_file_to_owner(descriptor: int, folder: Path) -> None:
+    """Give an open file that root has made to the owner of its folder, whatever its name leads to by now."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        if (owner.st_uid, owner.st_gid) != (0, 0):
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def disk_error(what: str, error: OSError) -> StoreError:

@@ -22,6 +22,7 @@ from typing import Final
 
 from asrsvc.errors import ClipsError
 from asrsvc.release.error_rate import normalise
+from asrsvc.release.files import open_plain, read_plain
 
 FOLDER: Final = "golden"
 LANGUAGES: Final = ("zh", "en", "yue", "ja", "ko")
@@ -169,7 +170,7 @@ def _transcribed(
 ) -> Iterator[Clip]:
     for name, path in sounds.items():
         try:
-            text = texts[name].read_bytes().decode("utf-8-sig").strip()
+            text = read_plain(texts[name], MOST_TEXT_BYTES).decode("utf-8-sig").strip()
         except UnicodeDecodeError as error:
             faults.append(f"{texts[name]} is not UTF-8 (byte {error.start})")
             continue
@@ -210,7 +211,7 @@ def _set(name: str, clips: list[Clip]) -> ClipSet:
     ordered = sorted(clips, key=lambda clip: clip.name)
     digest = hashlib.sha256()
     for clip in ordered:
-        with clip.path.open("rb") as reader:
+        with open_plain(clip.path) as reader:
             sound = hashlib.file_digest(reader, "sha256").hexdigest()
         digest.update(json.dumps([clip.name, clip.language, clip.text, sound]).encode())
     return ClipSet(name, tuple(ordered), digest.hexdigest()[:16])

@@ -19,13 +19,15 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from asrsvc.errors import StoreError
-from asrsvc.release.files import disk_error, give_to_owner, sync_folder
+from asrsvc.release.files import disk_error, give_file_to_owner, open_descriptor, read_plain, sync_folder
 from asrsvc.release.lock import Actor, now
 
 Outcome: TypeAlias = Literal["succeeded", "failed", "interrupted"]
 
 _MOST_BYTES: Final = 1 << 20
 """of one of the two files; about 2,500 changes"""
+_MOST_READ: Final = 16 * _MOST_BYTES
+"""of one of them that somebody else has written"""
 _LONGEST_REASON: Final = 1000
 """characters"""
 
@@ -146,7 +148,7 @@ class Journal:
     def _lines(self) -> Iterator[bytes]:
         for path in (self._older, self._path):
             try:
-                yield from path.read_bytes().splitlines()
+                yield from read_plain(path, _MOST_READ).splitlines()
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -156,10 +158,10 @@ class Journal:
         line = json.dumps(content, ensure_ascii=False).encode() + b"\n"
         try:
             self._rotate()
-            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            descriptor = os.open(self._path, flags, 0o644)
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+            descriptor = open_descriptor(self._path, flags)
             try:
-                give_to_owner(self._path)
+                give_file_to_owner(descriptor, self._path.parent)
                 size = os.fstat(descriptor).st_size
                 torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
                 os.write(descriptor, b"\n" + line if torn else line)

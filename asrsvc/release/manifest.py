@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from asrsvc.errors import BadArgument, SourceError, StoreError
+from asrsvc.release.files import open_plain
 from asrsvc.system.documents import parse_json, read_bytes
 
 MODEL_FILE: Final = "model_quant.onnx"
@@ -121,7 +122,7 @@ def measure(path: Path) -> FileRecord:
     Raises:
         OSError: it cannot be read.
     """
-    with path.open("rb") as reader:
+    with open_plain(path) as reader:
         digest = hashlib.file_digest(reader, "sha256").hexdigest()
         return FileRecord(reader.tell(), digest)
 

@@ -13,12 +13,20 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from asrsvc.errors import StoreFull, WrongDigest
-from asrsvc.release.files import give_to_owner, sync_folder, write_file
+from asrsvc.release.files import (
+    give_file_to_owner,
+    open_descriptor,
+    open_plain,
+    read_plain,
+    sync_folder,
+    write_file,
+)
 from asrsvc.release.manifest import FileRecord, measure
 from asrsvc.release.writing import finish
 
 _MARGIN_BYTES: Final = 1 << 20
 """left free on the disk: manifests, records and pointers are written there too"""
+_MOST_NOTE_BYTES: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +85,7 @@ class Partial:
     def validator(self) -> str | None:
         """What the server called this state of the file: an ETag or a date."""
         try:
-            found = json.loads(self._note.read_bytes())["validator"]
+            found = json.loads(read_plain(self._note, _MOST_NOTE_BYTES))["validator"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return found if isinstance(found, str) else None
@@ -113,9 +121,12 @@ class Partial:
             OSError: the disk refuses.
         """
         require_space(self.path.parent, expected or 0)
-        with self.path.open("ab", buffering=0) as writer:
-            give_to_owner(self.path)
+        with os.fdopen(self._append(), "ab", buffering=0) as writer:
+            give_file_to_owner(writer.fileno(), self.path.parent)
             yield writer
+
+    def _append(self) -> int:
+        return open_descriptor(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW)
 
     def complete(self, target: Path | None) -> FileRecord:
         """Check the whole file and put it in its place; a wrong one is thrown away.
@@ -127,7 +138,7 @@ class Partial:
             WrongDigest: it is not the wanted one.
             OSError: the disk refuses.
         """
-        with self.path.open("ab") as writer:  # an empty file may not be there yet
+        with os.fdopen(self._append(), "ab") as writer:  # an empty file may not be there yet
             if target is None:
                 os.fsync(writer.fileno())
             else:
@@ -157,7 +168,7 @@ def require_space(folder: Path, size: int) -> None:
 
 def _git_sha1(path: Path, size: int) -> str:
     digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-    with path.open("rb") as reader:
+    with open_plain(path) as reader:
         while block := reader.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -79,7 +79,8 @@ class Child:
         """anonymous memory, as far as it was seen"""
         ours, theirs = socket.socketpair()
         cpu_seconds = int(limits.seconds_left * (os.cpu_count() or 1)) + 1
-        command = [sys.executable, "-m", module, str(theirs.fileno()), str(limits.memory_bytes)]
+        # -P: a folder that happens to hold a module of the same name does no harm
+        command = [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(limits.memory_bytes)]
         try:
             self._process = subprocess.Popen(
                 [*command, str(cpu_seconds), str(os.getpid())],

@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from types import ModuleType
 
 from asrsvc.errors import BadArgument, DownloadFailed, PackageMissing, SourceError, StoreFull, StoreLocked
@@ -22,17 +21,26 @@ from asrsvc.release.manifest import (
     FileRecord,
     Origin,
     check_name,
-    is_model_name,
     model_names,
     vocabulary_names,
 )
 from asrsvc.release.partial import require_space
 from asrsvc.release.progress import Limits, Progress, Report
-from asrsvc.release.sources import Archive, Endpoints, Folder, Hub, parse, staging_key, suggested_name
+from asrsvc.release.source_folder import close, open_files
+from asrsvc.release.sources import (
+    Archive,
+    Endpoints,
+    Folder,
+    Hub,
+    Source,
+    parse,
+    staging_key,
+    suggested_name,
+)
 from asrsvc.release.staging import Stage, keep_only
 from asrsvc.release.store import Store
 from asrsvc.release.versions import Version
-from asrsvc.release.writing import copy_file
+from asrsvc.release.writing import copy_stream
 
 _LFS_POINTER: bytes = b"version https://git-lfs"
 _NOTHING: Mapping[str, str] = {}
@@ -42,7 +50,7 @@ _LIMITS = Limits()
 
 def pull(
     store: Store,
-    source: str,
+    source: str | Source,
     *,
     name: str | None = None,
     sha256: Mapping[str, str] = _NOTHING,
@@ -56,7 +64,7 @@ def pull(
 
     Args:
         store: which one.
-        source: see `sources.FORMS`.
+        source: see `sources.FORMS`, or what `parse` has made of it.
         name: what the id starts with; by default what the source is called.
         sha256: hex digits by file name, which must be met; an archive has its own name there.
         endpoints: where the hubs are.
@@ -72,7 +80,7 @@ def pull(
         StoreError: the store is locked, or its disk refuses.
         PackageMissing: the package that downloads need is not installed.
     """
-    found = parse(source)
+    found = parse(source) if isinstance(source, str) else source
     wish = check_name(suggested_name(found) or "model" if name is None else name)
     job = Job(store, wish, _digests(sha256), endpoints, limits, progress)
     kept_after = (DownloadFailed, StoreFull, StoreLocked, KeyboardInterrupt)
@@ -107,29 +115,21 @@ def _obtain(job: Job, source: Hub | Archive | Folder, stage: Stage) -> Obtained 
 
 
 def _copy(job: Job, source: Folder, stage: Stage) -> dict[str, FileRecord]:
-    names = sorted(path.name for path in source.path.iterdir() if is_model_name(path.name))
-    real = {}
-    for name in names:
-        try:
-            path = Path(os.path.realpath(source.path / name, strict=True))
-        except OSError as error:
-            raise SourceError(f"{source.path / name} leads nowhere: {error.strerror}") from error
-        if not path.is_relative_to(source.path):
+    opened = source.opened if source.opened is not None else open_files(source.path)
+    try:
+        sizes = {name: os.fstat(reader.fileno()).st_size for name, reader in opened.items()}
+        if sum(sizes.values()) > job.limits.total_bytes:
             raise SourceError(
-                f"{source.path / name} leads out of its folder, to {path}: copy the file itself"
+                f"{source} has {sum(sizes.values())} bytes; {job.limits.total_bytes} are the limit"
             )
-        if not path.is_file():
-            raise SourceError(f"{source.path / name} is no file that can be read")
-        real[name] = path
-    sizes = {name: path.stat().st_size for name, path in real.items()}
-    if sum(sizes.values()) > job.limits.total_bytes:
-        raise SourceError(f"{source} has {sum(sizes.values())} bytes; {job.limits.total_bytes} are the limit")
-    require_space(stage.files, sum(sizes.values()))
-    copied = {}
-    for name, path in real.items():
-        job.report(Progress("copy", name, 0, sizes[name]))
-        copied[name] = copy_file(path, stage.files / name)
-        job.report(Progress("done", name, copied[name].size, copied[name].size))
+        require_space(stage.files, sum(sizes.values()))
+        copied = {}
+        for name, reader in opened.items():
+            job.report(Progress("copy", name, 0, sizes[name]))
+            copied[name] = copy_stream(reader, stage.files / name)
+            job.report(Progress("done", name, copied[name].size, copied[name].size))
+    finally:
+        close(opened)
     return copied
 
 

@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from asrsvc.errors import StoreError
-from asrsvc.release.files import disk_error, make_folder, write_file
+from asrsvc.release.files import disk_error, make_folder, read_plain, write_file
 
+_MOST_BYTES: Final = 16 * 2**20
+"""of a file; one of ours has a few KB, and some MB after a trial on a thousand recordings"""
 _LONGEST_REASON: Final = 2000
 """characters; the whole of it is in the log"""
 _TRIALS_KEPT: Final = 20
@@ -200,7 +202,7 @@ def _place(folder: Path, version_id: str) -> Path:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(read_plain(path, _MOST_BYTES))
     except FileNotFoundError:
         return {}
     except OSError as error:

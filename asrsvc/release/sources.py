@@ -5,10 +5,11 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import BinaryIO, Final, Literal, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from asrsvc.errors import BadArgument
@@ -63,6 +64,8 @@ class Folder:
 
     path: Path
     """absolute, without symbolic links"""
+    opened: Mapping[str, BinaryIO] | None = field(default=None, compare=False, repr=False)
+    """its files by name, where root has opened them for a user who may not read them"""
 
     def __str__(self) -> str:
         return str(self.path)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from asrsvc.errors import StoreError
-from asrsvc.release.files import give_to_owner, make_folder
+from asrsvc.release.files import make_folder, open_lock
 
 _LOCK: Final = "lock"
 
@@ -71,12 +71,14 @@ def claim(staging: Path, key: str) -> Stage:
     """
     _sweep(staging, key)
     folder = staging / key
+    for path in (staging, folder):
+        if path.is_symlink():
+            raise StoreError(f"{path} is a symbolic link: remove it")
     make_folder(folder)
-    descriptor = _held(folder / _LOCK, os.O_RDWR | os.O_CREAT)
+    descriptor = _held(folder / _LOCK, make=True)
     if descriptor is None:
         raise StoreError(f"{folder} is in use: the same source is being pulled already")
     try:
-        give_to_owner(folder / _LOCK)
         for inner in ("files", "parts"):
             make_folder(folder / inner)
     except BaseException:
@@ -106,6 +108,8 @@ def sweep(staging: Path) -> None:
 
 
 def _sweep(staging: Path, own: str | None) -> None:
+    if staging.is_symlink():
+        return  # what it leads to is none of ours
     try:
         left = [path for path in staging.iterdir() if path.name != own]
     except OSError:
@@ -115,7 +119,7 @@ def _sweep(staging: Path, own: str | None) -> None:
             path.unlink(missing_ok=True)
             continue
         try:
-            descriptor = _held(path / _LOCK, os.O_RDWR)
+            descriptor = _held(path / _LOCK, make=False)
         except FileNotFoundError:  # killed before it had a lock, under the store's
             shutil.rmtree(path, ignore_errors=True)
             continue
@@ -127,9 +131,9 @@ def _sweep(staging: Path, own: str | None) -> None:
     _remove_if_empty(staging)
 
 
-def _held(path: Path, flags: int) -> int | None:
+def _held(path: Path, *, make: bool) -> int | None:
     """The lock file, locked and open; None if another process has it."""
-    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
+    descriptor = open_lock(path, make=make)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -21,7 +21,7 @@ from typing import Final
 
 from asrsvc.errors import AmbiguousVersion, StoreError, UnknownVersion, VersionDamaged
 from asrsvc.release import lock as locking
-from asrsvc.release.files import disk_error, give_to_owner, make_folder, sweep, sync_folder
+from asrsvc.release.files import disk_error, make_folder, open_lock, sweep, sync_folder
 from asrsvc.release.manifest import (
     COMPANION_FILES,
     MANIFEST_FILE,
@@ -251,8 +251,7 @@ class Versions:
         path = self.root / "lock"
         try:
             make_folder(self.root)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            give_to_owner(path)
+            descriptor = open_lock(path)
         except OSError as error:
             raise disk_error(f"{path} cannot be opened", error) from error
         try:

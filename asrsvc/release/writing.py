@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from asrsvc.release.files import open_plain
 from asrsvc.release.manifest import FileRecord
 
 _BLOCK_BYTES: Final = 1 << 20
@@ -18,7 +19,7 @@ def copy_file(source: Path, target: Path) -> FileRecord:
     Raises:
         OSError: it cannot be read, or the disk refuses.
     """
-    with source.open("rb") as reader:
+    with open_plain(source) as reader:
         return copy_stream(reader, target)
 
 

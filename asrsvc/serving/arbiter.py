@@ -22,7 +22,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
 from asrsvc import __version__, settings
-from asrsvc.errors import AsrError, StoreError
+from asrsvc.errors import AsrError, RootRefused, StoreError
 from asrsvc.release.embedded import is_demonstration
 from asrsvc.release.store import Store, Version
 from asrsvc.serving import report, status
@@ -65,6 +65,7 @@ from asrsvc.serving.roll import (
     WorkerState,
     Worn,
 )
+from asrsvc.serving.root_user import refuse_foreign_folders
 from asrsvc.serving.scoreboard import Column, Scoreboard
 from asrsvc.serving.soak import Soak
 from asrsvc.serving.tally import Tally
@@ -132,6 +133,10 @@ class RollingArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         """Lock the runtime folder, make the queue, choose the version, then listen (gunicorn)."""
         loaded = self._settings
         if self._inherited is None:
+            try:
+                refuse_foreign_folders(loaded)
+            except RootRefused as error:
+                raise HaltServer(error.message, error.exit_code) from None
             self._lock_runtime_folder(loaded.runtime_dir)
             self._begin_to_measure(loaded.runtime_dir)
         self._myself = status.myself(__version__)

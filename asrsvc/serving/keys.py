@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from asrsvc.errors import KeysError, Unauthorised
-from asrsvc.release.files import write_file
+from asrsvc.release.files import open_plain, write_file
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def read_keys(path: Path) -> tuple[Key, ...]:
         KeysError: it cannot be read, or something in it is wrong; names what.
     """
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             content = file.read(_FILE_BYTES + 1)
     except OSError as error:
         raise KeysError(f"{path} (API keys) cannot be read: {error.strerror}") from error

@@ -22,7 +22,9 @@ from typing import Final
 from asrsvc import settings
 from asrsvc.errors import AsrError, BadArgument, KeysError, UnknownKey
 from asrsvc.release.files import make_folder
+from asrsvc.release.privileges import Place, explained, heir, is_root
 from asrsvc.serving.keys import MOST_KEYS, NAME, Key, digest_of, new_secret, read_keys, write_keys
+from asrsvc.serving.root_user import config_places, take_over
 from asrsvc.settings import SettingError
 from asrsvc.system.printable import printable
 
@@ -42,6 +44,7 @@ exit codes:
   7    no key of this name
   69   no Python from 3.11 to 3.14
   78   a setting is wrong
+  79   root may not work there: others could lead it astray, or it cannot become the file's owner
   130  interrupted
 """
 
@@ -57,12 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise KeysError(
                 "ASR_API_KEYS names no file: set it, as in ASR_API_KEYS=/etc/asr/keys.json, or say --file"
             )
+        _leave_root(path)
         options.run(path, options)
     except SettingError as error:
-        _complain(str(error))
+        _complain(explained(error, str(error)))
         return error.exit_code
     except AsrError as error:
-        _complain(error.message)
+        _complain(explained(error, error.message))
         return error.exit_code
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -70,6 +74,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(f"{type(error).__name__}: {error}")
         return _UNFORESEEN
     return 0
+
+
+def _leave_root(path: Path) -> None:
+    """Become the user whom the file belongs to, or would: root follows no links of other users.
+
+    Raises:
+        RootRefused: that cannot be told, or cannot be done.
+    """
+    if not is_root():
+        return
+    place = Place("ASR_API_KEYS", path, is_file=True)
+    user = heir(place, config_places())
+    if user is not None:
+        take_over(user, place, starts_processes=False)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -192,11 +210,21 @@ def _changing(path: Path) -> Iterator[list[Key]]:
         raise KeysError(f"{path.parent} cannot be used: {error.strerror}") from error
     try:
         _lock(folder, path)
-        keys = list(read_keys(path)) if path.exists() else []
+        keys = list(read_keys(path)) if _is_there(path) else []
         yield keys
         write_keys(path, keys)
     finally:
         os.close(folder)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        pass  # why, the reading says
+    return True
 
 
 def _lock(folder: int, path: Path) -> None:

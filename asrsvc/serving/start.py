@@ -13,7 +13,7 @@ import socket
 import stat
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -22,10 +22,12 @@ from asrsvc.errors import AsrError, BadArgument, NotRunning, StartError, StatusE
 from asrsvc.release.cli.service import Service
 from asrsvc.release.embedded import ensure_embedded
 from asrsvc.release.known import known_version
+from asrsvc.release.privileges import explained
 from asrsvc.release.sources import parse
 from asrsvc.release.store import Store, Version
 from asrsvc.serving.exposed import exposed_files
 from asrsvc.serving.keys import read_keys
+from asrsvc.serving.root_user import make_folders_for, owner_of_service, take_over
 from asrsvc.settings import SettingError, Settings
 from asrsvc.system.printable import printable
 
@@ -68,6 +70,7 @@ exit codes:
   40   --model: another change of the store is under way, and did not end in time
   69   the set-up failed: no fitting Python, no network, a folder that cannot be written
   78   a setting is wrong
+  79   started by root: the folders of the service are not one user's, or root cannot become that user
   130  --model: interrupted; the same again goes on where it stopped
 """
 
@@ -80,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--force says something of --model alone")
     try:
         overrides = _overrides(options)
-        loaded = settings.load(overrides)
+        loaded = _leave_root(settings.load(overrides), overrides, makes=not options.check)
         if options.model is not None:
             _check_source(loaded, options.model)
         if options.check:
@@ -91,11 +94,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _bring(loaded, options, environ)
         _start(loaded, environ)
     except SettingError as error:
-        print(f"asrsvc: {printable(str(error))}", file=sys.stderr)
+        print(f"asrsvc: {printable(explained(error, str(error)))}", file=sys.stderr)
         return error.exit_code
     except AsrError as error:
-        print(f"asrsvc: {printable(error.message)}", file=sys.stderr)
+        print(f"asrsvc: {printable(explained(error, error.message))}", file=sys.stderr)
         return error.exit_code
+
+
+def _leave_root(loaded: Settings, overrides: Mapping[str, str], *, makes: bool) -> Settings:
+    """Become the user whom the store belongs to, where root starts the service; that user's settings.
+
+    Args:
+        loaded: the settings as root sees them.
+        overrides: values from the command line.
+        makes: whether folders that are missing, and that this user could not make, are made for it before.
+
+    Raises:
+        RootRefused: the folders of the service are not one user's.
+        SettingError: that user cannot read the file of settings.
+    """
+    owner = owner_of_service(loaded)
+    if owner is None:
+        return loaded
+    user, place = owner
+    if makes:
+        make_folders_for(user, loaded)
+    take_over(user, place, starts_processes=True)
+    print(f"asrsvc: goes on as {user.name}, whom {place} belongs to", file=sys.stderr, flush=True)
+    return settings.load(overrides)
 
 
 def _print_report(loaded: Settings) -> None:

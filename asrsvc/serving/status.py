@@ -17,6 +17,7 @@ from types import NoneType, UnionType
 from typing import Any, Final, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from asrsvc.errors import StatusError
+from asrsvc.release.files import read_plain
 
 FILE_NAME: Final = "status.json"
 """below ASR_RUNTIME_DIR"""
@@ -25,6 +26,7 @@ State: TypeAlias = Literal["serving", "degraded", "rolling", "stopping", "down"]
 WorkerState: TypeAlias = Literal["loading", "ready", "draining"]
 Result: TypeAlias = Literal["succeeded", "failed", "aborted"]
 
+_MOST_BYTES: Final = 16 * 2**20
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -215,7 +217,8 @@ def read(path: Path) -> Status:
         StatusError: there is no such file, or it does not hold a status.
     """
     try:
-        content = json.loads(path.read_bytes())
+        # root reads it in the folder of another user: a link could lead anywhere
+        content = json.loads(read_plain(path, _MOST_BYTES, follow=False))
     except FileNotFoundError as error:
         raise StatusError(f"{path} is not there: no service has run with this folder") from error
     except OSError as error:
@@ -293,6 +296,19 @@ def _object(kind: Any, value: Any, where: str) -> Any:
 
 def _key(attribute: Any) -> str:
     return str(attribute.metadata.get("key", attribute.name))
+
+
+def users_of(pid: int) -> frozenset[int]:
+    """The users whose rights a process has: real, effective, saved; proc_pid_status(5).
+
+    Raises:
+        ProcessLookupError: it has ended.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise ProcessLookupError(f"process {pid} has ended") from error
+    return frozenset(int(uid) for line in lines if line.startswith("Uid:") for uid in line.split()[1:])
 
 
 def start_ticks(pid: int) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import socket
 import sys
@@ -178,6 +179,30 @@ def test_reload_to_a_bad_model_fails_and_the_unit_stays_active(running: World) -
     assert reason
     assert f"roll to {bad}: {reason[:60]}" in shown.stdout
     assert box.status()["version"] == running.first
+
+
+def test_what_root_does_with_the_tool_is_done_by_the_services_user(running: World) -> None:
+    box = running.box
+    folders = ("ASR_STORE=/var/lib/asr/store", "ASR_STATE_DIR=/var/lib/asr/state", "ASR_RUNTIME_DIR=/run/asr")
+    tool = ("env", "ASR_CONFIG=/etc/asr/asr.conf", *folders, "/opt/asr/bin/swap-model")
+    box.run("chown", "root:asr", "/etc/asr/asr.conf")
+    box.run("chmod", "0640", "/etc/asr/asr.conf")
+    nano = box.run("sh", "-c", "echo /opt/asr/asrsvc/models/*/").stdout.strip()
+    box.run("cp", "-r", nano, "/root/private")
+    box.run("chmod", "-R", "go=", "/root/private")
+    done = box.run(*tool, "pull", "/root/private", "--name", "private")
+    assert "goes on as asr, whom ASR_STORE=/var/lib/asr/store belongs to" in done.stderr
+    done = box.run(*tool, "reload")
+    assert f"{running.first} serves" in done.stdout
+    last = json.loads(box.run(*tool, "history", "--json", "--last", "1").stdout)["history"][0]
+    assert (last["command"], last["actor"]["user"], last["actor"]["on_behalf_of"]) == (
+        "reload",
+        "asr",
+        "root",
+    )
+    ours = ("!", "-path", f"*/versions/{running.second}/*")  # what the test itself has put there as root
+    foreign = box.run("find", "/var/lib/asr/store", "/run/asr", *ours, "!", "-user", "asr").stdout.split()
+    assert foreign == []
 
 
 def test_sighup_shows_as_a_reload_and_the_unit_is_active_again(running: World) -> None:

@@ -29,7 +29,7 @@ from asrsvc.release.bake.twins import (
     folder_of,
     manifest_bytes,
 )
-from asrsvc.release.files import give_to_owner, make_folder, sync_folder
+from asrsvc.release.files import give_to_owner, make_folder, open_lock, sync_folder
 from asrsvc.release.process import Child, ChildBroke, ChildRefused, Limits
 from asrsvc.release.versions import Version
 from asrsvc.release.writing import write_new
@@ -167,9 +167,8 @@ def _only_one(root: Path, wait_seconds: float) -> Iterator[None]:
         OSError: the disk refuses.
     """
     path = root / FOLDER / f".{socket.gethostname()}.lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = open_lock(path)
     try:
-        give_to_owner(path)
         deadline = time.monotonic() + wait_seconds
         while True:
             try:

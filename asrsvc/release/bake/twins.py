@@ -22,6 +22,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
+from asrsvc.release.files import open_plain
 from asrsvc.speech.cpu import cpu_features
 
 Mode: TypeAlias = Literal["auto", "uint8", "off"]
@@ -161,7 +162,7 @@ def measure(path: Path) -> FileDigest:
     """
     import xxhash  # noqa: PLC0415 - the tool's other commands need the standard library alone
 
-    with path.open("rb", buffering=0) as reader:
+    with open_plain(path) as reader:
         size = os.fstat(reader.fileno()).st_size
         if size == 0:  # which cannot be mapped
             return FileDigest(0, xxhash.xxh3_128(b"").hexdigest())
@@ -202,7 +203,7 @@ def _runtime_version() -> str:
 
 
 def _read(folder: Path) -> Twin:
-    with (folder / MANIFEST_FILE).open("rb") as reader:
+    with open_plain(folder / MANIFEST_FILE) as reader:
         content: dict[str, Any] = json.loads(reader.read(_MOST_BYTES))
     seal = content.pop("seal", None)
     if seal != _seal(content):

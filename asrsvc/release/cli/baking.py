@@ -82,6 +82,7 @@ COMMANDS: Final = (
         bake,
         _MOST_SECONDS,
         arguments=_add_arguments,
+        apart=True,
         interrupted="nothing was made; {tool} bake VERSION begins anew",
     ),
 )

@@ -32,6 +32,7 @@ from asrsvc.release.cli.command import Context
 from asrsvc.release.cli.getting import get
 from asrsvc.release.cli.main import program, tell
 from asrsvc.release.cli.rolling import next_start
+from asrsvc.release.cli.root_user import leave_root
 from asrsvc.release.known import known_version
 from asrsvc.release.store import Store, Version
 from asrsvc.release.swap import baseline_of, require_trial
@@ -152,6 +153,7 @@ def main(arguments: Sequence[str]) -> int:
     source, force, *rest = arguments
     context = Context(program(), as_json=False)
     try:
+        context = leave_root(context, argparse.Namespace())  # where the start has not done so
         bring(context, source, force=bool(force))
         _become([sys.executable, "-P", "-m", _START, *rest])
     except AsrError as error:

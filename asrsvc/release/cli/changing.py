@@ -218,6 +218,7 @@ COMMANDS: Final = (
         3600,
         _deploy_arguments,
         changes=True,
+        apart=True,
     ),
     Command(
         "activate",
@@ -226,6 +227,7 @@ COMMANDS: Final = (
         1800,
         _activate_arguments,
         changes=True,
+        apart=True,
     ),
     Command(
         "rollback",

@@ -8,19 +8,25 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 from asrsvc import settings
 from asrsvc.release.cli.service import Service
 from asrsvc.release.lock import myself
 from asrsvc.release.store import Store
 from asrsvc.system.printable import printable, printable_json, printable_lines
+
+_CONTROLS: Final = re.compile(
+    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069]"
+)
+"""but for ends of lines and tabs"""
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,8 @@ class Command:
     """what is said after ^C; {tool} is bin/swap-model"""
     changes: bool = False
     """whether it holds the store's lock, and so has --no-wait"""
+    apart: bool = False
+    """whether it loads models, in processes of their own"""
 
 
 def seconds(text: str) -> float:
@@ -111,8 +119,16 @@ def seconds(text: str) -> float:
 seconds.__name__ = "number of seconds"  # as argparse names it in its message
 
 
+def shown(text: str) -> str:
+    """A text for a terminal: what controls it, in a name that somebody else has chosen, is shown, not done.
+
+    Text in JSON stays what it is: there such a character may be written like this.
+    """
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def _print(text: str, stream: TextIO) -> None:
     try:
-        print(text, file=stream, flush=True)
+        print(shown(text), file=stream, flush=True)
     except BrokenPipeError:  # nobody reads on, which is no reason to stop
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

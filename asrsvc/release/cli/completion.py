@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -10,6 +11,8 @@ from asrsvc.release.cli.command import Command, Context
 from asrsvc.release.store import Store
 
 SHELLS: Final = ("bash", "zsh")
+_WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""in which no shell finds anything to do; a version that was put there by hand may be called otherwise"""
 
 _BASH: Final = """\
 # bash: eval "$({program} completion bash)", or as a file in /etc/bash_completion.d
@@ -29,7 +32,10 @@ _asrsvc_swap_model() {{
         esac
     fi
     COMPREPLY=()
-    while IFS= read -r word; do COMPREPLY+=("$word"); done < <(compgen -W "$words" -- "$current")
+    # not compgen -W: it expands what the words hold, and so runs what the name of a folder says
+    while IFS= read -r word; do
+        case $word in "$current"*) [ -z "$word" ] || COMPREPLY+=("$word") ;; esac
+    done < <(printf '%s\\n' "$words" | tr ' ' '\\n')
 }}
 complete -o default -F _asrsvc_swap_model {names}
 """
@@ -65,11 +71,17 @@ compdef _asrsvc_swap_model {names}
 def completion(context: Context, options: argparse.Namespace) -> None:
     """Print a shell's completion, or the versions that it offers."""
     if options.shell == "versions":
-        ids = [version.id for version in Store(context.store(lock_timeout=0).root).versions()]
+        known = Store(context.store(lock_timeout=0).root).versions()
+        ids = [version.id for version in known if _WORD.fullmatch(version.id)]
         context.result("\n".join(ids), {"versions": ids})
         return
     text = script(options.shell, context.program, options.parsers)
     context.result(text.rstrip("\n"), {"completion": text})
+
+
+def touches_folders(options: argparse.Namespace) -> bool:
+    """Whether a command looks at store or service: all do, but for what a shell's start-up file calls."""
+    return options.command != "completion" or options.shell not in SHELLS
 
 
 def script(shell: str, program: str, parsers: Mapping[str, argparse.ArgumentParser]) -> str:

@@ -14,7 +14,7 @@ from asrsvc.release.cli.command import Command, Context
 from asrsvc.release.cli.rolling import noted
 from asrsvc.release.progress import Limits
 from asrsvc.release.pull import pull
-from asrsvc.release.sources import FORMS, Endpoints, identity, parse
+from asrsvc.release.sources import FORMS, Endpoints, Source, identity, parse
 from asrsvc.release.store import POINTERS, Store, Version
 from asrsvc.release.verify import verify
 
@@ -59,10 +59,11 @@ def get(context: Context, store: Store, options: argparse.Namespace) -> Version:
         AsrError: see `asrsvc.release.pull`.
     """
     bar = Bar(context)
+    source: Source = parse(options.source) if isinstance(options.source, str) else options.source
     try:
         version = pull(
             store,
-            options.source,
+            source,
             name=options.name,
             sha256=pinned_digests(options.sha256),
             endpoints=endpoints(),
@@ -72,7 +73,7 @@ def get(context: Context, store: Store, options: argparse.Namespace) -> Version:
     finally:
         bar.clear()
     with store.lock():
-        store.records.note_source(version.id, identity(parse(options.source)))
+        store.records.note_source(version.id, identity(source))
     return version
 
 

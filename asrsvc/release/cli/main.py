@@ -30,6 +30,7 @@ from asrsvc.errors import (
     ReloadRefused,
     RollAborted,
     RollFailed,
+    RootRefused,
     SourceError,
     StatusError,
     StoreError,
@@ -48,11 +49,14 @@ from asrsvc.release.cli.baking import COMMANDS as BAKING
 from asrsvc.release.cli.changing import COMMANDS as CHANGING
 from asrsvc.release.cli.command import Command, Context, seconds
 from asrsvc.release.cli.completion import COMMANDS as COMPLETION
+from asrsvc.release.cli.completion import touches_folders
 from asrsvc.release.cli.getting import COMMANDS as GETTING
 from asrsvc.release.cli.history import COMMANDS as HISTORY
 from asrsvc.release.cli.rolling import next_start
+from asrsvc.release.cli.root_user import leave_root
 from asrsvc.release.cli.running import COMMANDS as RUNNING
 from asrsvc.release.cli.trying import COMMANDS as TRYING
+from asrsvc.release.privileges import explained
 from asrsvc.settings import SettingError
 
 _CHECKOUT: Final = Path(__file__).resolve().parents[3]
@@ -86,6 +90,7 @@ _NEXT_COMMANDS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (WatchFailed, "{tool} status; {tool} history has the reason"),
     (NothingToRollBack, "{tool} history; {tool} activate VERSION"),
     (NotPermitted, "the same as that user, or with sudo"),
+    (RootRefused, "the same as the user whom the store belongs to, as in: sudo -u asr {tool} …"),
     (BadArgument, "{tool} --help"),
     (SourceError, "name another source, or mend this one; {tool} pull --help"),
     (DownloadFailed, "the same again: it goes on where it stopped"),
@@ -146,6 +151,7 @@ exit codes:
   69   no Python from 3.11 to 3.14
   77   not permitted to this user
   78   a setting is wrong
+  79   root may not work there: others could lead it astray, or it cannot become the store's owner
   130  interrupted; the last line says what goes on
 """
 
@@ -163,6 +169,8 @@ def main(arguments: Sequence[str] | None = None, *, on_behalf_of: str = "") -> i
     options = _parser().parse_args(arguments)
     context = Context(program(), as_json=options.json, on_behalf_of=on_behalf_of)
     try:
+        if touches_folders(options):
+            context = leave_root(context, options)
         options.run(context, options)
     except AsrError as error:
         return _fail(context, error, error.message, error.code, error.exit_code)
@@ -201,7 +209,11 @@ def _parser() -> argparse.ArgumentParser:
         )
         parsers[command.name] = sub
         sub.set_defaults(
-            run=command.run, command=command.name, parsers=parsers, interrupted=command.interrupted
+            run=command.run,
+            command=command.name,
+            parsers=parsers,
+            interrupted=command.interrupted,
+            apart=command.apart,
         )
         if command.arguments is not None:
             command.arguments(sub)
@@ -249,10 +261,14 @@ def tell(
     Returns:
         the next command; the id of what serves; without a service what the next start does.
     """
-    serving, version, later = _serving(context)
+    if isinstance(error, RootRefused):  # to look would be what root is refused
+        serving, version, later = "unknown", None, None
+    else:
+        serving, version, later = _serving(context)
     serve = context.program.replace("swap-model", "serve")
     next_command = next(text for kind, text in (*own, *_NEXT_COMMANDS) if isinstance(error, kind))
     next_command = next_command.format(tool=context.program, serve=serve)
+    message = explained(error, message)
     context.complain(f"asrsvc: {message}", f"serving now: {serving}", f"next: {next_command}")
     return next_command, version, later
 

@@ -144,6 +144,7 @@ COMMANDS: Final = (
         try_version,
         3600,
         arguments=_add_arguments,
+        apart=True,
         interrupted="the trial was broken off; the record of the version is as it was",
     ),
 )
