@@ -20,6 +20,10 @@ class FileLimits:
     max_channels: int
     max_seconds: float
     """length of the recording, with its silences"""
+    min_rate: int = 1
+    """Hz, at least"""
+    refuse_incomplete: bool = False
+    """whether a file of which parts are missing is refused"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +59,35 @@ class Incomplete:
     message: str
     """behind the words "file is"; made of numbers and our own words"""
 
+    @property
+    def sentence(self) -> str:
+        """What the client is told."""
+        return f"file is {self.message}"
+
 
 Item: TypeAlias = Declared | Block | Silence | Incomplete
 
 
 class Refused(Exception):
-    """The file cannot be decoded; carries the sentence and, if it has its own, the code of the answer."""
+    """The file cannot be decoded.
 
-    def __init__(self, message: str, code: str | None = None) -> None:
+    Args:
+        message: what is behind the words "file cannot be decoded:" ("file is too long:").
+        code: of the answer, if it has its own.
+        whole: whether the message is the whole sentence.
+    """
+
+    def __init__(self, message: str, code: str | None = None, *, whole: bool = False) -> None:
         super().__init__(message)
         self.code = code
+        self._whole = whole
+
+    @property
+    def sentence(self) -> str:
+        """What the client is told."""
+        if self._whole:
+            return str(self)
+        return f"file {'is too long' if self.code == 'audio_too_long' else 'cannot be decoded'}: {self}"
 
 
 class NoSound(Refused):
