@@ -620,7 +620,7 @@ class Settings:
         "ASR_DECODE_MEMORY_MB",
         "1024",
         "MiB",
-        "address space of the helper process that runs FFmpeg, beyond what it starts with",
+        "address space of a helper process that decodes, beyond what it starts with",
         _integer(64, 65536),
     )
     spool_dir: Path = _setting(

@@ -20,6 +20,7 @@ QUICK_LOAD: Final = ["--model", "nano", "--seconds", "6", "--capacity-seconds", 
 PROGRAMS: Final[dict[str, list[str] | None]] = {
     "engine.py": ["--rounds", "2"],
     "load.py": ["--model", "nano", "--rounds", "1", "--seconds", "4", "--lone", "3"],
+    "decoding.py": ["--rounds", "10"],
     "memory.py": ["--model", "nano", "--workers", "1,2"],
     "growth.py": ["--model", "nano", "--requests", "500"],
     "cores.py": ["--model", "nano", "--rounds", "1", "--seconds", "1"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -517,3 +518,28 @@ def test_ten_thousand_links_do_no_harm(decode: Decoder) -> None:
     decode.blocks(one)
     assert decode.seconds == pytest.approx(alone)
     assert psutil.Process().memory_info().rss - memory < 100 * 2**20
+
+
+def many_channels(count: int) -> bytes:
+    """A tone in so many channels of Opus, one plane of samples each."""
+    tone = (0.1 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 48_000)).astype(np.float32)
+    command = [
+        *("ffmpeg", "-loglevel", "error", "-f", "f32le", "-ar", "48000", "-ac", str(count), "-i", "pipe:0"),
+        *("-c:a", "libopus", "-mapping_family", "255", "-fflags", "+bitexact", "-f", "matroska", "pipe:1"),
+    ]
+    samples = np.repeat(tone[:, None], count, axis=1).tobytes()
+    return subprocess.run(command, input=samples, stdout=subprocess.PIPE, check=True).stdout
+
+
+@pytest.mark.parametrize("count", [7, 8, 9, 10, 12, 15, 16])
+def test_many_channels_of_a_plane_each_are_mixed(decode: Decoder, count: int) -> None:
+    """PyAV reads on behind the list of planes where there are eight or more."""
+    one, many = decode(many_channels(1)), decode(many_channels(count))
+    assert len(many) == len(one)
+    assert np.abs(many - one)[1600:-1600].mean() < 0.1 * np.abs(one).mean()
+
+
+@pytest.mark.parametrize("count", [17, 34, 200])
+def test_too_many_channels_of_a_plane_each_are_refused(decode: Decoder, count: int) -> None:
+    error = decode.error(many_channels(count))
+    assert (error.code, error.param) == ("channels_unsupported", "file")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import math
 import os
 import signal
 from collections.abc import Iterator
@@ -18,7 +19,9 @@ from formats import SECONDS, clip, make
 from waiting import PATIENCE, wait_for
 
 from asrsvc.errors import AsrError, BadAudio
-from asrsvc.speech.ffmpeg import Helper, HelperPool
+from asrsvc.speech.decoded import FileLimits
+from asrsvc.speech.ffmpeg import HelperPool
+from asrsvc.speech.helper import Helper, Request
 
 
 @contextmanager
@@ -218,15 +221,17 @@ def test_a_helper_leaves_when_its_socket_closes() -> None:
     helper = Helper(2**30)
     helper._socket.close()
     assert helper._process.wait(PATIENCE) == 0
+    assert helper.said() == ""
 
 
 def test_a_helper_at_work_leaves_when_its_socket_closes() -> None:
     helper = Helper(2**30)
     with opened(long_recording(5)) as descriptor:
-        helper.request(descriptor, 384_000, 16, 100)
+        helper.request(descriptor, Request(FileLimits(384_000, 16, math.inf), 100))
         helper.receive(60)
         helper._socket.close()
         assert helper._process.wait(PATIENCE) == 0
+        assert helper.said() == ""
 
 
 def test_a_hundred_bad_files_leave_no_descriptor(pool: HelperPool, tmp_path: Path) -> None:
@@ -237,3 +242,28 @@ def test_a_hundred_bad_files_leave_no_descriptor(pool: HelperPool, tmp_path: Pat
     assert len(children()) == 1
     (helper,) = children()
     assert helper.num_fds() < 10
+
+
+def test_a_spare_is_ready_while_a_long_file_is_decoded(good: bytes) -> None:
+    pool = HelperPool(memory_bytes=2**30, block_timeout=60, spare=True)
+    try:
+        with opened(long_recording(5)) as descriptor:
+            running = blocks(pool, descriptor)
+            next(running)
+            (spare,) = pool.pids()
+            assert seconds(pool, good) == pytest.approx(SECONDS, abs=0.05)
+            assert spare in pool.pids()
+            running.close()
+    finally:
+        pool.close()
+
+
+def test_a_short_file_that_nobody_wants_any_more_costs_no_helper(pool: HelperPool, good: bytes) -> None:
+    pool.warm_up()
+    pids = pool.pids()
+    for _ in range(5):
+        with opened(good) as descriptor:
+            running = blocks(pool, descriptor)
+            next(running)
+            running.close()
+    assert pool.pids() == pids

@@ -43,12 +43,19 @@ DEADLINE = 60.0
 """seconds that a test waits for anything"""
 MODEL = Model.load(NANO, version="nano", threads=1)
 SEGMENTER = Segmenter()
+HELPERS = HelperPool(memory_bytes=2**30, block_timeout=DEADLINE)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def helpers_are_ended() -> Iterator[None]:
+    yield
+    HELPERS.close()
 
 
 def make(**changed: Any) -> Transcriber:
     parts: dict[str, Any] = {
         "segmenter": SEGMENTER,
-        "helpers": HelperPool(memory_bytes=2**30, block_timeout=DEADLINE),
+        "helpers": HELPERS,
         "limits": Limits(max_seconds=600),
         "batcher": Batcher(MODEL.engine, batch_size=1, queue_limit=8),
         "queue_timeout": DEADLINE,
@@ -60,7 +67,6 @@ def make(**changed: Any) -> Transcriber:
 def transcriber() -> Iterator[Transcriber]:
     transcriber = make()
     yield transcriber
-    transcriber._helpers.close()
     transcriber._batcher.close(DEADLINE)
 
 

@@ -72,7 +72,7 @@ def assemble(settings: Settings, loaded: Loaded, row: Row) -> Transcribers:
         row: the worker's own numbers.
     """
     decoders = HelperPool(
-        memory_bytes=settings.decode_memory_mb * 2**20, block_timeout=settings.decode_timeout
+        memory_bytes=settings.decode_memory_mb * 2**20, block_timeout=settings.decode_timeout, spare=True
     )
     decoders.warm_up()
     workers = settings.worker_count()

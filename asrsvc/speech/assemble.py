@@ -20,6 +20,8 @@ MAX_RATE_CHANGES: Final = 10_000
 """changes of the sample rate inside a file, at most: each costs a resampler"""
 
 _MIX_SECONDS: Final = 1
+_PLANES_SAFE: Final = 7  # less than AV_NUM_DATA_POINTERS of libavutil/frame.h
+_MOST_MIXED: Final = 64  # SWR_CH_MAX of libswresample
 _SCALE: Final = {
     np.dtype(np.uint8): 2.0**7,
     np.dtype(np.int16): 2.0**15,
@@ -132,8 +134,10 @@ def samples_of(frame: av.AudioFrame) -> Samples:
     """The samples of a frame: shape (channels, n), float32, full scale at 1.
 
     Raises:
-        Refused: a sample is far beyond full scale, or not finite.
+        Refused: a sample is far beyond full scale or not finite, or there are over 64 channels.
     """
+    if frame.format.is_planar and frame.layout.nb_channels > _PLANES_SAFE:
+        frame = _packed(frame)
     data: NDArray[Any] = frame.to_ndarray()
     planes = data if frame.format.is_planar else data.reshape(-1, frame.layout.nb_channels).T
     if data.dtype.kind == "f":
@@ -148,3 +152,17 @@ def samples_of(frame: av.AudioFrame) -> Samples:
     centred = planes.astype(np.float32) - (np.float32(scale) if data.dtype == np.uint8 else 0)
     scaled: Samples = centred / np.float32(scale)
     return scaled
+
+
+def _packed(frame: av.AudioFrame) -> av.AudioFrame:
+    """The same samples, channel by channel in one plane.
+
+    PyAV looks for the end of a list of planes that has none where there are eight or more: it reads on behind
+    the list, and what it finds there ends the process.
+    """
+    channels = frame.layout.nb_channels
+    if channels > _MOST_MIXED:
+        raise Refused(f"it has {channels} channels; the limit is {_MOST_MIXED}", "channels_unsupported")
+    to_packed = av.AudioResampler(frame.format.packed.name, frame.layout, frame.sample_rate)
+    (packed,) = to_packed.resample(frame)
+    return packed

@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from asrsvc.speech.types import AUDIO_INCOMPLETE, Notice
+from asrsvc.speech.decoded import Incomplete
 
 SLIP_SECONDS: Final = 0.25
 SLIP_SHARE: Final = 0.01
@@ -79,17 +79,11 @@ def not_a_slip(missing: float, seconds: float) -> float:
     return missing if missing > max(SLIP_SECONDS, SLIP_SHARE * (seconds + missing)) else 0.0
 
 
-def cut_off(declared: float, held: float) -> Notice:
+def cut_off(declared: float, held: float) -> Incomplete:
     """That a recording ends before the length that it declares; both in seconds."""
-    return Notice(
-        AUDIO_INCOMPLETE,
-        f"file is cut off: it declares {declared:.2f} s of sound and {held:.2f} s are there",
-    )
+    return Incomplete(f"cut off: it declares {declared:.2f} s of sound and {held:.2f} s are there")
 
 
-def damaged(seconds: float) -> Notice:
+def damaged(seconds: float) -> Incomplete:
     """That something behind so many seconds of a recording could not be decoded."""
-    return Notice(
-        AUDIO_INCOMPLETE,
-        f"file is damaged: some of it could not be decoded, {seconds:.0f} s or more from its start",
-    )
+    return Incomplete(f"damaged: some of it could not be decoded, {seconds:.0f} s or more from its start")

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Final
 
 import av
 
 from asrsvc.speech import ogg_sound
-from asrsvc.speech.assemble import Assembler
+from asrsvc.speech.assemble import Assembler, Piece
 from asrsvc.speech.claims import not_a_slip
 from asrsvc.speech.decoded import Declared, FileLimits, Incomplete, Item, NoSound
-from asrsvc.speech.demux import Track, tracks
+from asrsvc.speech.demux import Kind, Track, tracks
 from asrsvc.speech.ogg_sound import OggSound
-from asrsvc.speech.parts import parts
+from asrsvc.speech.parts import parts, rest_of
 from asrsvc.speech.promised import Promised, promised
 
 # A few damaged packets are lived with, as players do.
 _BAD_PACKETS_ALLOWED: Final = 3
 _BAD_PACKETS_SHARE: Final = 0.01
+_BESIDE_SECONDS: Final = 1.0  # by which tracks that are recorded together end at different places of a file
+_MOST_STREAMS: Final = 100  # of MPEG-TS that the sound of a file goes on in, one behind the other
 
 
 def decode(file: io.RawIOBase, limits: FileLimits) -> Iterator[Item]:
@@ -103,6 +105,7 @@ def _part(file: io.RawIOBase, assembler: Assembler) -> Iterator[Item]:
             yield from assembler.take(piece)
         yield from assembler.rest()
         if assembler.timeline.seconds > before:
+            yield from _goes_on(file, track, assembler)
             yield from _missing(file, track, assembler.timeline.seconds - before)
             return
         last = track
@@ -110,6 +113,54 @@ def _part(file: io.RawIOBase, assembler: Assembler) -> Iterator[Item]:
         raise NoSound(f"it is damaged: {last.bad} of {last.packets} packets cannot be decoded")
     if last is not None and last.given_up:
         raise NoSound("it is damaged: its packets cannot be read")
+
+
+def _goes_on(file: io.RawIOBase, track: Track, assembler: Assembler) -> Iterator[Item]:
+    """What follows in other streams of MPEG-TS, MPEG-PS or FLV: another programme, or files that were joined.
+
+    What is behind the last sound is opened as a file of its own. A stream that ran beside it has been passed
+    over on purpose: it is another language, or a comment.
+    """
+    known, last, rest = track.beside, track, file
+    for _ in range(_MOST_STREAMS):
+        behind = rest_of(rest, last.container.format.name, last.end)
+        found = None if behind is None else (yield from _another(behind, known, assembler))
+        if behind is None or found is None:
+            return
+        track.bad -= last.bad_at_end  # which were of the other stream
+        known, last, rest = known | found.beside, found, behind
+
+
+def _another(
+    file: io.RawIOBase, known: set[Kind], assembler: Assembler
+) -> Generator[Item, None, Track | None]:
+    """Decode a track that is not among the known ones; which it was."""
+    before = assembler.timeline.seconds
+    try:
+        for track in tracks(file, known):
+            for piece in _if_long(track.pieces()):
+                yield from assembler.take(piece)
+            yield from assembler.rest()
+            if assembler.timeline.seconds > before:
+                return track
+    except NoSound:
+        pass
+    return None
+
+
+def _if_long(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """Pieces, if they are more than the end of a track that ran beside the one that was played."""
+    held: list[Piece] = []
+    seconds = 0.0
+    for piece in pieces:
+        held.append(piece)
+        seconds += piece.samples.shape[1] / max(1, piece.rate)
+        if seconds >= _BESIDE_SECONDS:
+            break
+    else:
+        return
+    yield from held
+    yield from pieces
 
 
 def _missing(file: io.RawIOBase, track: Track, held: float) -> Iterator[Incomplete]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias, cast
 
 import av
 import av.error
@@ -39,6 +40,18 @@ _MOST_TRACKS: Final = 1000
 _TOO_MANY_TRACKS: Final = f"it has {_MOST_TRACKS} tracks or more, which is the limit"
 _MOST_TRIED: Final = 8  # tracks of a file, until one gives sound
 _MOST_ERRORS: Final = 20  # of the demuxer, one behind the other, until the rest is given up
+# Containers without a list of their streams at the start: one may appear, or become another, anywhere.
+_WITHOUT_LIST: Final = frozenset({"mpegts", "mpeg", "flv"})
+_DEEP_BYTES: Final = 2**26  # in which a first stream of sound is looked for, where there is none at the start
+_DEEP_MICROSECONDS: Final = 3600 * 10**6
+
+
+Kind: TypeAlias = tuple[int, str]
+"""number of a stream in its container, and name of its codec: a stream with another one is another"""
+
+
+def _kind(stream: av.AudioStream) -> Kind:
+    return stream.id, stream.codec_context.name if stream.codec_context is not None else ""
 
 
 @dataclass(slots=True)
@@ -47,11 +60,19 @@ class Track:
 
     container: av.container.InputContainer
     stream: av.AudioStream
+    beside: set[Kind] = field(default_factory=set)
+    """streams of sound up to the last packet that could be decoded, this one too"""
     packets: int = 0
     bad: int = 0
     """packets that could not be decoded"""
+    bad_at_end: int = 0
+    """of these, those behind the last one that could"""
+    end: int = 0
+    """position in the file of the last packet that could be decoded"""
     given_up: bool = False
     """whether the demuxer lost its way for good"""
+    _others: set[Kind] = field(default_factory=set)
+    """streams of sound that had a packet so far"""
 
     def pieces(self) -> Iterator[Piece]:
         """Decode the track.
@@ -68,7 +89,11 @@ class Track:
                 raise
             except av.error.FFmpegError:
                 self.bad += 1
+                self.bad_at_end += 1
                 continue
+            if frames and packet.pos is not None:
+                self.end, self.bad_at_end = max(self.end, packet.pos), 0
+                self.beside |= self._others | {_kind(self.stream)}
             for frame in frames:
                 yield Piece(frame.sample_rate, samples_of(frame), frame.time if clocked else None)
 
@@ -77,47 +102,67 @@ class Track:
         errors = 0
         while errors < _MOST_ERRORS:
             try:
-                for packet in self.container.demux(self.stream):
+                demuxed = self.container.demux(*self.container.streams.audio)
+                for packet in cast("Iterator[av.Packet[av.AudioStream]]", demuxed):
                     errors = 0
-                    yield packet
+                    if packet.stream is self.stream:
+                        yield packet
+                    elif packet.size:
+                        self._others.add(_kind(packet.stream))
             except MemoryError:
                 raise
             except av.error.FFmpegError:
                 errors += 1
+            except IndexError:
+                # A stream has appeared since the file was opened, of which PyAV has nothing: it looks for it
+                # when all is read, behind the last packet of the stream that is asked for.
+                return
             else:
                 return
         self.given_up = True
 
 
-def tracks(file: io.RawIOBase) -> Iterator[Track]:
+def tracks(file: io.RawIOBase, without: AbstractSet[Kind] = frozenset()) -> Iterator[Track]:
     """The tracks with sound, each in a container opened anew: the one first that a player plays.
 
     That is one with a decoder and the default flag, then one that is the main thing, then the first.
+
+    Args:
+        file: seekable.
+        without: streams that are no concern.
 
     Raises:
         NoSound: no known container, or no sound in it that can be decoded.
     """
     order: list[int] | None = None
+    deep = False
     while order is None or order:
-        with _opened(file) as container:
+        with _opened(file, deep=deep) as container:
             streams = container.streams.audio
             if order is None:
                 if len(container.streams) >= _MOST_TRACKS:
                     raise NoSound(_TOO_MANY_TRACKS)
                 if not streams and lacks_index(file):
                     raise NoSound(_NO_INDEX)
-                order = _order(streams)
+                if not streams and not deep and container.format.name in _WITHOUT_LIST:
+                    deep = True
+                    continue
+                order = _order(streams, without)
             stream = streams[order.pop(0)]
             stream.codec_context.thread_count = 1
             yield Track(container, stream)
 
 
-def _order(streams: tuple[av.AudioStream, ...]) -> list[int]:
+def _order(streams: tuple[av.AudioStream, ...], without: AbstractSet[Kind]) -> list[int]:
     """Indices of the streams that are tried, best first."""
     if not streams:
         raise NoSound("it holds no audio stream")
     # PyAV's types do not say that a stream has no context if there is no decoder for it.
-    known = [number for number, stream in enumerate(streams) if stream.codec_context is not None]
+    known = [
+        number
+        for number, stream in enumerate(streams)
+        if stream.codec_context is not None and _kind(stream) not in without
+    ]
     if not known:
         raise NoSound("no decoder for its sound is known here")
 
@@ -128,9 +173,11 @@ def _order(streams: tuple[av.AudioStream, ...]) -> list[int]:
     return sorted(known, key=rank)[:_MOST_TRIED]
 
 
-def _opened(file: io.RawIOBase) -> av.container.InputContainer:
+def _opened(file: io.RawIOBase, *, deep: bool = False) -> av.container.InputContainer:
     file.seek(0)
     options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "", "max_streams": str(_MOST_TRACKS)}
+    if deep:
+        options |= {"probesize": str(_DEEP_BYTES), "analyzeduration": str(_DEEP_MICROSECONDS)}
     try:
         return av.open(file, mode="r", options=options, metadata_errors="ignore")
     except MemoryError:  # which FFmpeg says of too many tracks, too

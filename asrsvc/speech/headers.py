@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from asrsvc.speech.claims import ABSURD, Claim
-from asrsvc.speech.pieces import Piece, Pieces
+from asrsvc.speech.pieces import Piece, Pieces, size_of
 
 _MAX_CHUNKS: Final = 30_000
 _W64: Final = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
@@ -103,7 +103,7 @@ def _au(descriptor: int, head: bytes) -> Sound | None:
         return None
     order = ">" if head[:1] == b"." else "<"
     start, declared = struct.unpack(order + "II", head[4:12])
-    held = os.fstat(descriptor).st_size - start
+    held = size_of(descriptor) - start
     if start < _AU_HEADER or held <= 0:
         return None
     # Such a file ends with its sound, and players read to its end whatever its length says.
@@ -138,7 +138,7 @@ class _Walk:
 
     def result(self) -> Sound | None:
         """The sound, if there is one."""
-        self.end = os.fstat(self.descriptor).st_size
+        self.end = size_of(self.descriptor)
         self.bits = 8 * struct.calcsize(self.layout.size)
         self._chunks()
         held = sum(len(sound) - self.layout.lead for sound in self.sounds)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from asrsvc.speech.ogg_pages import page_checksum
+from asrsvc.speech.pieces import size_of
 
 # The mark, version, flags, granule, serial, sequence number, checksum, and number of lacing values.
 _HEAD: Final = struct.Struct("<4sBBqIIIB")
@@ -103,7 +104,7 @@ def unusual(descriptor: int) -> bool:
 
 def _pages(descriptor: int) -> Iterator[_Page | None]:
     """The pages of a file, one behind the other; None: what follows is no whole page."""
-    end = os.fstat(descriptor).st_size
+    end = size_of(descriptor)
     position = 0
     while position < end:
         head = os.pread(descriptor, _HEAD.size + 255, position)

@@ -27,11 +27,19 @@ _STEP: Final = 2**20
 class Part(io.RawIOBase):
     """Some of the bytes of a file, as a file."""
 
-    def __init__(self, file: io.RawIOBase, start: int, end: int) -> None:
-        """Take the bytes from `start` to `end` (exclusive) of a seekable file, which stays the caller's."""
+    def __init__(self, file: io.RawIOBase, start: int, end: int, *, head: bytes = b"") -> None:
+        """Take the bytes from `start` to `end` (exclusive) of a seekable file, which stays the caller's.
+
+        Args:
+            file: another one.
+            start: position in it.
+            end: position in it.
+            head: bytes in front of these.
+        """
         self._file = file
+        self._head = head
         self._start = start
-        self._size = end - start
+        self._size = len(head) + end - start
         self._place = 0
 
     def readable(self) -> bool:
@@ -45,8 +53,11 @@ class Part(io.RawIOBase):
     def read(self, size: int = -1, /) -> bytes:
         """So many bytes, fewer at the end; all that are left if negative."""
         left = max(0, self._size - self._place)
-        self._file.seek(self._start + self._place)
-        content = self._file.read(left if size < 0 else min(size, left)) or b""
+        wanted = left if size < 0 else min(size, left)
+        content = self._head[self._place : self._place + wanted]
+        if wanted > len(content):
+            self._file.seek(self._start + self._place + len(content) - len(self._head))
+            content += self._file.read(wanted - len(content)) or b""
         self._place += len(content)
         return content
 
@@ -70,6 +81,31 @@ def parts(file: io.RawIOBase) -> Iterator[io.RawIOBase]:
     ends = [*starts[1:], file.seek(0, os.SEEK_END)]
     for start, end in zip(starts, ends, strict=True):
         yield Part(file, start, end)
+
+
+def rest_of(file: io.RawIOBase, container: str, packet: int) -> io.RawIOBase | None:
+    """What is behind a packet, as a file of its own.
+
+    Args:
+        file: seekable.
+        container: name of FFmpeg's demuxer for it.
+        packet: where the packet begins.
+
+    Returns:
+        a file; None: there is none, or nothing of this container can be read on its own.
+    """
+    end = file.seek(0, os.SEEK_END)
+    start, head = packet + 1, b""
+    if container == "flv":
+        # A tag has a head of 11 bytes, with the length of its content behind its type, and its own length
+        # behind it; in front of all tags stands the file's head.
+        file.seek(0)
+        head = file.read(_FLV_HEAD) or b""
+        file.seek(packet + 1)
+        start = packet + 11 + int.from_bytes(file.read(3) or b"", "big") + 4
+    elif container not in {"mpegts", "mpeg"}:
+        return None
+    return Part(file, start, end, head=head) if start < end else None
 
 
 def _starts(file: io.RawIOBase) -> Iterator[int]:

@@ -16,6 +16,14 @@ Piece: TypeAlias = bytes | range
 """bytes as they are, or positions of bytes in the other file"""
 
 
+def size_of(descriptor: int) -> int:
+    """Bytes of an open file; its position stays. Unlike fstat(3), it makes no call that takes a path."""
+    position = os.lseek(descriptor, 0, os.SEEK_CUR)
+    size = os.lseek(descriptor, 0, os.SEEK_END)
+    os.lseek(descriptor, position, os.SEEK_SET)
+    return size
+
+
 class Pieces(io.RawIOBase):
     """A seekable file for reading; the other file's own position is neither used nor moved."""
 
@@ -30,6 +38,11 @@ class Pieces(io.RawIOBase):
         self._pieces = [piece for piece in pieces if len(piece)]
         self._starts = [0, *accumulate(len(piece) for piece in self._pieces)]
         self._position = 0
+
+    @classmethod
+    def whole(cls, descriptor: int) -> Pieces:
+        """The other file as it is, with a position of its own."""
+        return cls(descriptor, [range(size_of(descriptor))])
 
     def readable(self) -> bool:
         """Yes."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 from typing import Final
 
 import soundfile
 
 from asrsvc.speech import claims, headers, ogg
+from asrsvc.speech.pieces import size_of
+from asrsvc.speech.virtual_io import VirtualFile
 
 FLAC_BITS: Final = 36
 """of the number of samples in the header of a FLAC file (STREAMINFO)"""
@@ -33,7 +36,10 @@ def opened(descriptor: int, sound: headers.Sound | None) -> soundfile.SoundFile 
     repaired = sound.repaired(descriptor) if sound else None
     os.lseek(descriptor, 0, os.SEEK_SET)
     try:
-        file = soundfile.SoundFile(repaired or descriptor, closefd=False)
+        if repaired:  # libsndfile reads a few thousand bytes at a time
+            file = VirtualFile(io.BufferedReader(repaired, _READ_AHEAD))
+        else:
+            file = soundfile.SoundFile(descriptor, closefd=False)
     except soundfile.LibsndfileError:
         return None
     # A FLAC file may not say how long it is; the packets of ALAC and MP3 are not counted in bytes.
@@ -49,7 +55,7 @@ def opened(descriptor: int, sound: headers.Sound | None) -> soundfile.SoundFile 
 
 def flac_goes_on(descriptor: int) -> bool:
     """Whether a FLAC file goes on behind the sound that libsndfile has read."""
-    position, size = os.lseek(descriptor, 0, os.SEEK_CUR), os.fstat(descriptor).st_size
+    position, size = os.lseek(descriptor, 0, os.SEEK_CUR), size_of(descriptor)
     if size - position > _TAGS:
         return True
     start = max(_tag_length(descriptor) + 4, position - _READ_AHEAD)

@@ -110,7 +110,7 @@ class Transcriber:
         Args:
             model: the version's files.
             segmenter: finds speech in long recordings.
-            helpers: decode what libsndfile cannot.
+            helpers: decode files.
             limits: of a recording.
             batcher: in front of the model's engine.
             queue_timeout: seconds that a span may wait for the engine.
