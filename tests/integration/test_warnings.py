@@ -321,7 +321,16 @@ def test_a_stream_that_has_sent_segments_ends_with_the_refusal(service: Service)
     jobs = JobClient(service)
     job = jobs.wait_ended(jobs.begin(content, incomplete="refuse"))
     assert (job["status"], job["error"]["code"]) == ("failed", REFUSAL)
+    # Not `progress`, which is written down now and then: a fast machine comes to the end before.
+    line = wait_for("the line of its end", lambda: end_of_job(service, job["id"]))
+    assert (line["outcome"], line["turn"]) == ("failed", 1)
+    assert line["spans"] > 5, "it was worked on until its end was reached"
     assert jobs.get(f"/{job['id']}/result").status_code == 409
+
+
+def end_of_job(service: Service, job: str) -> dict[str, Any] | None:
+    lines = (line for line in service.log_lines() if line["message"] == "job ended")
+    return next((line for line in lines if line["job"] == job), None)
 
 
 def test_the_setting_refuses_it_and_a_request_may_have_it_transcribed(strict: Service) -> None:
