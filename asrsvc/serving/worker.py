@@ -393,8 +393,12 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
             self._jobs.leave()
         say(self.brief.pipe, Line("draining"))
         # No deadline here: the master has one, and ends what is left then.
-        while not self._is_done(stopping=stopping):  # noqa: ASYNC110 - it depends on other processes too
+        while not self._is_done(stopping=stopping):
             await asyncio.sleep(_LOOK_SECONDS)
+            if not stopping and (self._orphaned or self.brief.service[Column.STOPPING]):
+                # A body that is still arriving here has no other worker to go to any more.
+                stopping = True
+                self._places.start()
         self._places.stop()
 
     def _is_done(self, *, stopping: bool) -> bool:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import select
 import socket
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,35 +107,3 @@ def exchange(port: int, sent: bytes) -> Reply:
     with connection(port) as made:
         made.sendall(sent)
         return read_reply(made)
-
-
-def fill(
-    held: ExitStack, port: int, count: int, *, length: int = 1000, seconds: float = PATIENCE
-) -> list[str]:
-    """Open connections that send no body until so many are held and none of them is refused.
-
-    The one worker takes one after the other, as each has kept it waiting for a moment.
-
-    Returns:
-        the ids of their requests.
-    """
-    deadline = time.monotonic() + seconds
-    ids: list[str] = []
-    for attempt in itertools.count():
-        if len(ids) == count:
-            return ids
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"only {len(ids)} of {count} found a place in {seconds} s")
-        made = held.enter_context(connection(port))
-        request_id = f"held-{attempt}-{time.monotonic_ns()}"
-        made.sendall(head(length=length, X_Request_Id=request_id))
-        refused = select.select([made], [], [], 0.2)[0]
-        if not refused:
-            # Who is refused has its answer before one that comes later has one.
-            exchange(port, request(b"", method="GET", path="/health"))
-            refused = select.select([made], [], [], 0)[0]
-        if refused:
-            made.close()  # the queue is full for the moment
-        else:
-            ids.append(request_id)
-    raise AssertionError("unreachable")

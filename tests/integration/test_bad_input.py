@@ -11,20 +11,19 @@ import random
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from bodies import FORM, chunks, connection, exchange, fill, form, head, part, read_reply, request, upload
+from bodies import FORM, chunks, connection, exchange, form, head, part, read_reply, request, upload
 from formats import TEXT, ByFFmpeg, clip, make
 from inspection import GOOD, Inspection, check_error
 from media import Sound, container, matroska_of_tracks, mp4_of_tracks
+from occupied import ask_for_long, occupied, queue_length
 from ogg_files import opus_file
 from service import Service, running, wait_for
 
@@ -761,42 +760,31 @@ def test_work_that_its_client_leaves_is_dropped(unharmed: Inspection, kind: str)
 
 
 def test_places_are_free_again_when_clients_leave(tmp_path: Path) -> None:
-    """Ten clients that send no body and one in the queue fill a worker."""
+    """All long places that a client may have, and one in the queue: then they leave, three times."""
     with running(tmp_path, ASR_WORKERS="1", ASR_THREADS="1", ASR_QUEUE_LIMIT="1") as service:
         inspection = Inspection(service)
         for _ in range(3):
-            with ExitStack() as held:
-                names = fill(held, service.port, 11)
-                refused = wait_for("the worker is full", lambda: full(inspection))
-                check_error(refused, "over_capacity")
-            for name in names[:10]:
+            with occupied(service.port) as saturated:
+                refused = ask_for_long(service.port)
+                assert (refused.status, refused.headers["retry-after"]) == (429, "1")
+                check_error(refused.json(), "over_capacity")
+                names = [sender.request_id for sender in saturated.senders]
+            for name in names[:-1]:
                 assert inspection.access_line(name)["error"] == "client_gone"
+            wait_for("the queue is empty", lambda: not queue_length(service.port, "long"))
         inspection.check()
 
 
 def test_a_client_that_leaves_while_it_waits_is_dropped(tmp_path: Path) -> None:
-    """One request is at work for hours; the next one waits and goes."""
+    """The last one waits while the others are at work for hours, and goes."""
     with running(tmp_path, ASR_WORKERS="1", ASR_THREADS="1", ASR_QUEUE_LIMIT="1") as service:
         inspection = Inspection(service)
-        body = upload(silence(3))
-        with connection(service.port) as long:
-            long.sendall(request(body, X_Request_Id="long"))
-            wait_for("it is at work", lambda: len(inspection.open_uploads()) == 1)
-            with connection(service.port) as waiting:
-                waiting.sendall(request(body, X_Request_Id="waiting"))
-                wait_for("the queue is full", lambda: full(inspection))
-        assert inspection.access_line("long")["error"] == "client_gone"
+        with occupied(service.port) as saturated:
+            waiting = saturated.last
+            waiting.leave()
         wait_for("it is dropped", lambda: "a client left the queue" in service.log())
         inspection.check()
-        assert not [line for line in service.log_lines() if line.get("request_id") == "waiting"]
-
-
-def full(inspection: Inspection) -> Any:
-    answer = inspection.ask(upload(GOOD))
-    if answer.status_code != 429:
-        return None
-    assert answer.headers["retry-after"] == "1"
-    return answer.json()
+        assert not [line for line in service.log_lines() if line.get("request_id") == waiting.request_id]
 
 
 # A folder for uploads that takes none.

@@ -11,9 +11,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from bodies import FORM, chunks, connection, exchange, fill, head, read_reply, request, upload
+from bodies import FORM, chunks, connection, exchange, head, read_reply, request, upload
 from formats import TEXT
 from inspection import GOOD, Inspection, check_error
+from occupied import occupied, queue_length
 from service import running, wait_for
 from waiting import PATIENCE
 
@@ -23,7 +24,7 @@ SENT = 50 * MIB
 
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inspection]:
-    """One worker with ten places and one in the queue, which takes 60 MiB."""
+    """One worker that lets one long recording wait, and takes 60 MiB."""
     settings = {"ASR_WORKERS": "1", "ASR_THREADS": "1", "ASR_QUEUE_LIMIT": "1", "ASR_MAX_UPLOAD_MB": "60"}
     with running(tmp_path_factory.mktemp("narrow"), **settings) as service:
         yield Inspection(service)
@@ -47,16 +48,13 @@ REFUSALS: dict[str, Refusal] = {
 
 @pytest.fixture(params=REFUSALS)
 def refusal(request: pytest.FixtureRequest, narrow: Inspection) -> Iterator[Refusal]:
-    """A kind of refusal; for 429 all places are taken by clients that do not send their body."""
+    """A kind of refusal; for 429 all places for long recordings are taken, and the queue is full."""
     with ExitStack() as held:
         if request.param == "429":
-            # ten in the worker, and one in each lane of the queue
-            fill(held, narrow.service.port, 11)
-            fill(held, narrow.service.port, 1, length=SENT)
-            wait_for("the worker is full", lambda: narrow.ask(upload(GOOD)).status_code == 429)
+            held.enter_context(occupied(narrow.service.port))
         yield REFUSALS[request.param]
     # They have gone: wait until their places are free.
-    wait_for("there is room again", lambda: narrow.ask(upload(GOOD)).status_code == 200)
+    wait_for("there is room again", lambda: not queue_length(narrow.service.port, "long"))
 
 
 def raw_head(headers: dict[str, str]) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ import httpx
 import openai
 import pytest
 import together
-from bodies import connection, exchange, fill, form, head, part, read_reply, request, upload
+from bodies import connection, exchange, form, head, part, read_reply, request, upload
 from inspection import GOOD, Inspection, check_error
+from occupied import occupied
 from service import CLIPS, Service, manifest, running, wait_for
 from streams import joined, poisoned, spoken, texts
 
@@ -32,10 +32,10 @@ def client_of(service: Service, **options: Any) -> openai.OpenAI:
     return openai.OpenAI(**{**usual, **options})
 
 
-def ask(service: Service, **options: Any) -> str:
-    """The text of the clip."""
+def ask(service: Service, file: Any = CLIP, **options: Any) -> str:
+    """The text of a recording, the clip if nothing is said."""
     with client_of(service, **options) as made:
-        return made.audio.transcriptions.create(file=CLIP, model="whisper-1").text
+        return made.audio.transcriptions.create(file=file, model="whisper-1").text
 
 
 @pytest.fixture(scope="module")
@@ -443,40 +443,37 @@ def test_what_the_header_decides_is_said_in_the_same_shape(service: Service) -> 
 
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """One worker with ten places and one in the queue, which takes 1 MiB."""
-    settings = {"ASR_WORKERS": "1", "ASR_THREADS": "1", "ASR_QUEUE_LIMIT": "1", "ASR_MAX_UPLOAD_MB": "1"}
+    """One worker that lets one long recording wait, and takes 60 MiB."""
+    settings = {"ASR_WORKERS": "1", "ASR_THREADS": "1", "ASR_QUEUE_LIMIT": "1", "ASR_MAX_UPLOAD_MB": "60"}
     with running(tmp_path_factory.mktemp("narrow"), **settings) as service:
         yield service
 
 
 def test_too_large_an_upload(narrow: Service) -> None:
     with pytest.raises(openai.APIStatusError) as caught:
-        client_of(narrow).audio.transcriptions.create(file=("a.wav", bytes(2 * MIB)), model="whisper-1")
+        client_of(narrow).audio.transcriptions.create(file=("a.wav", bytes(61 * MIB)), model="whisper-1")
     assert (caught.value.status_code, caught.value.code) == (413, "upload_too_large")
 
 
 def test_the_client_waits_as_it_is_told_and_tries_again(narrow: Service) -> None:
     """429 while all places are taken; the client's own retries, with Retry-After, do the rest."""
     said: list[str] = []
+    long = ("a.flac", CLIP.read_bytes() + bytes(10 * MIB))
 
     def refused() -> list[dict[str, Any]]:
         lines = (line for line in narrow.log_lines() if line["message"] == f"POST {PATH}")
         return [line for line in lines if line["status"] == 429]
 
-    with ExitStack() as held:
-        fill(held, narrow.port, 11)
+    with occupied(narrow.port):
         with pytest.raises(openai.RateLimitError) as caught:
-            wait_for(
-                "a refusal",
-                lambda: client_of(narrow).audio.transcriptions.create(file=CLIP, model="whisper-1"),
-            )
+            ask(narrow, long)
         assert caught.value.code == "over_capacity"
         assert caught.value.response.headers["retry-after"] == "1"
         # The line comes after the answer.
         own = caught.value.response.headers["x-request-id"]
         wait_for("the line of that", lambda: any(line["request_id"] == own for line in refused()))
         before = len(refused())
-        thread = threading.Thread(target=lambda: said.append(ask(narrow, max_retries=20)))
+        thread = threading.Thread(target=lambda: said.append(ask(narrow, long, max_retries=20)))
         thread.start()
         wait_for("two refusals of one client", lambda: len(refused()) >= before + 2)
         first, second = refused()[before : before + 2]

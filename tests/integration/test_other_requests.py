@@ -7,12 +7,13 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from bodies import FORM, Reply, connection, exchange, fill, form, head, part, read_reply, request, upload
+from bodies import FORM, Reply, connection, exchange, form, head, part, read_reply, request, upload
 from inspection import GOOD, check_error
+from occupied import ask_for_long, occupied, queue_length
 from rolling import Operated
 from service import Service, running, wait_for
 from streams import joined
@@ -21,6 +22,7 @@ V1 = "/v1/audio/transcriptions"
 API = "/api/transcribe"
 JOBS = "/api/jobs"
 TEXT = "Book a table at 1:25 a.m."
+MIB = 2**20
 SRT = f"1\n00:00:00,150 --> 00:00:02,690\n{TEXT}\n"
 FILE = part("file", GOOD, "a.flac", "Content-Type: audio/flac\r\n")
 
@@ -154,10 +156,9 @@ def test_a_slash_too_many_is_no_redirect(service: Service, path: str) -> None:
 def test_a_slash_too_many_waits_in_the_same_queue(tmp_path: Path) -> None:
     """What waits is told by the path, too: where there is no place left it gets the same 429."""
     settings = {"ASR_WORKERS": "1", "ASR_THREADS": "1", "ASR_QUEUE_LIMIT": "1"}
-    with running(tmp_path, **settings) as narrow, ExitStack() as held:
-        fill(held, narrow.port, 11)
+    with running(tmp_path, **settings) as narrow, occupied(narrow.port):
         for path in (f"{API}/", f"/{V1}/"):
-            wait_for("a refusal", lambda path=path: ask(narrow, FILE, path=path).status == 429, 30)
+            assert ask_for_long(narrow.port, path=path).status == 429
 
 
 @pytest.mark.parametrize(
@@ -229,19 +230,11 @@ def test_and_one_that_asks_for_a_stream(service: Service) -> None:
 def test_and_one_that_waits_in_the_queue(tmp_path: Path) -> None:
     settings = {"ASR_WORKERS": "1", "ASR_THREADS": "1", "ASR_QUEUE_LIMIT": "10"}
     with running(tmp_path, **settings) as narrow, connection(narrow.port) as made:
-        with ExitStack() as held:
-            fill(held, narrow.port, 11)
-            made.sendall(request(form(FILE)))
+        with occupied(narrow.port):
+            made.sendall(request(form(part("file", GOOD + bytes(10 * MIB), "a.flac"))))
             made.shutdown(socket.SHUT_WR)
-            wait_for("it waits", lambda: waiting(narrow) >= 2, 20)
+            wait_for("it waits", lambda: queue_length(narrow.port, "long") >= 2)
         assert text_of(read_reply(made)) == TEXT
-
-
-def waiting(service: Service) -> int:
-    """Requests in the queue."""
-    with service.client() as client:
-        lines = client.get("/metrics").text.splitlines()
-    return sum(round(float(line.split()[1])) for line in lines if line.startswith("asr_queue_length"))
 
 
 # A client that asks again as soon as it has its answer.

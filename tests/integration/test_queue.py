@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import shutil
 import socket
 import subprocess
@@ -14,13 +13,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import soundfile
 from bodies import Reply, connection, head, read_reply, request, upload
 from crowd import Crowd, many_descriptors
 from inspection import check_error
 from load import Load, Report, clips
+from occupied import Occupation, occupied, queue_length
 from rolling import AT_ONCE
 from service import CLIPS, Service, free_port, is_read, running, wait_for
 
@@ -126,91 +124,6 @@ def watch_drains(service: Service, found: dict[int, float], done: threading.Even
 
 
 @pytest.fixture(scope="module")
-def hours() -> bytes:
-    """An upload of two hours of speech, for the long lane: one hour may be heard in the time of a wait."""
-    samples, rate = soundfile.read(CLIPS / "en_1.flac", dtype="float32")
-    assert rate == 16_000
-    slow = samples[::2]
-    content = io.BytesIO()
-    soundfile.write(content, np.resize(slow, 2 * 3600 * 8000), 8000, format="WAV", subtype="PCM_U8")
-    return upload(content.getvalue())
-
-
-class Sender:
-    """One upload, sent by a thread: one whose body is not all sent waits in the queue."""
-
-    def __init__(self, port: int, body: bytes) -> None:
-        self.made = socket.create_connection(("127.0.0.1", port), timeout=120)
-        self.sent = False
-        self.reply: Reply | None = None
-        self._body = body
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self.made.sendall(request(self._body))
-            self.sent = True
-            self.reply = read_reply(self.made)
-        except OSError:
-            pass  # it has left
-
-    def leave(self) -> None:
-        """Cut the connection; with a reset, for an end would stand behind what is not read yet."""
-        if self.made.fileno() < 0:
-            return  # it has left already
-        self.made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        try:
-            self.made.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the other side was quicker
-        self._thread.join()
-        self.made.close()
-
-
-class Saturation:
-    """Hours of sound in each worker, and as many more as may wait."""
-
-    def __init__(self, service: Service, hours: bytes) -> None:
-        self.service = service
-        self.senders: list[Sender] = []
-        workers = int(service.environ["ASR_WORKERS"])
-        limit = int(service.environ["ASR_QUEUE_LIMIT"])
-        try:
-            # While a body arrives, its worker may begin another: how many are begun is not known before.
-            for _ in range(10 * workers + limit):
-                self.senders.append(Sender(service.port, hours))
-                refused = self._refused(0.4)
-                if refused and len(self.senders) > workers + limit:
-                    break
-                for sender in refused:  # what waited before this has not left yet
-                    sender.leave()
-                    self.senders.remove(sender)
-            wait_for("all senders are begun or wait", lambda: len(self.waiting()) == limit)
-            self.begun = [sender for sender in self.senders if sender.sent and sender.reply is None]
-            assert len(self.begun) >= workers, "one of them is done already"
-        except BaseException:
-            self.end()
-            raise
-
-    def _refused(self, seconds: float) -> list[Sender]:
-        """Those that have an answer already, looked for during so many seconds."""
-        deadline = time.monotonic() + seconds
-        while True:
-            refused = [sender for sender in self.senders if sender.reply is not None]
-            if refused or time.monotonic() > deadline:
-                return refused
-            time.sleep(0.01)
-
-    def waiting(self) -> list[Sender]:
-        return [sender for sender in self.senders if not sender.sent]
-
-    def end(self) -> None:
-        for sender in self.senders:
-            sender.leave()
-
-
-@pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("crowded")
     settings = {"ASR_QUEUE_LIMIT": "2", "ASR_QUEUE_TIMEOUT": "60", "ASR_THREADS": "1"}
@@ -219,11 +132,11 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @pytest.fixture
-def saturated(crowded: Service, hours: bytes) -> Iterator[Saturation]:
-    made = Saturation(crowded, hours)
-    yield made
-    made.end()
-    wait_for("the queue is empty", lambda: crowded.transcribe("a.flac", GOOD).status_code == 200)
+def saturated(crowded: Service) -> Iterator[Occupation]:
+    """Hours of sound in each worker, and as many more as may wait."""
+    with occupied(crowded.port, waiting=2) as made:
+        yield made
+    wait_for("the queue is empty", lambda: not queue_length(crowded.port, "long"))
 
 
 def check_over_capacity(reply: Reply) -> None:
@@ -233,9 +146,9 @@ def check_over_capacity(reply: Reply) -> None:
 
 
 def test_while_all_work_the_rest_is_answered(
-    saturated: Saturation, record_testsuite_property: Callable[[str, object], None]
+    crowded: Service, saturated: Occupation, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
-    service = saturated.service
+    service = crowded
     seconds = {"/health": [], "/health/live": [], "/nothing": []}
     for _ in range(50):
         for path, times in seconds.items():
@@ -248,23 +161,23 @@ def test_while_all_work_the_rest_is_answered(
         assert sorted(times)[-3] < 2, path  # a machine that pauses delays one of them, or two
     short = [service.transcribe("a.flac", GOOD) for _ in range(5)]
     assert [answer.json()["text"] for answer in short] == [TEXT] * 5, "they pass the hours by"
-    assert not any(sender.reply for sender in saturated.begun), "these are still at work"
+    assert not saturated.replies(), "these are still at work"
 
 
-def test_above_the_limit_a_large_upload_gets_its_whole_429(saturated: Saturation) -> None:
+def test_above_the_limit_a_large_upload_gets_its_whole_429(saturated: Occupation) -> None:
     began = time.monotonic()
-    check_over_capacity(ask(saturated.service.port, request(upload(bytes(50 * MIB)))))
+    check_over_capacity(ask(saturated.port, request(upload(bytes(50 * MIB)))))
     assert time.monotonic() - began < 20
-    with connection(saturated.service.port) as made:  # one that waits to be told to go on
+    with connection(saturated.port) as made:  # one that waits to be told to go on
         made.sendall(head(length=50 * MIB, Expect="100-continue"))
         check_over_capacity(read_reply(made))
 
 
 @pytest.mark.parametrize("buffering", ["on", "off"])
 def test_above_the_limit_a_large_upload_gets_its_whole_429_through_nginx(
-    saturated: Saturation, tmp_path: Path, buffering: str
+    saturated: Occupation, tmp_path: Path, buffering: str
 ) -> None:
-    with nginx(tmp_path, saturated.service.port, buffering) as port:
+    with nginx(tmp_path, saturated.port, buffering) as port:
         reply = ask(port, request(upload(bytes(50 * MIB)), Connection="close"))
         assert (tmp_path / "error.log").read_text() == ""
     check_over_capacity(reply)
@@ -322,19 +235,15 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_one_that_leaves_the_queue_is_dropped_and_one_that_waited_too_long_is_told(
-    tmp_path: Path, hours: bytes
-) -> None:
+def test_one_that_leaves_the_queue_is_dropped_and_one_that_waited_too_long_is_told(tmp_path: Path) -> None:
     # Longer than it takes to fill the queue, shorter than the hours take.
     settings = {"ASR_QUEUE_LIMIT": "2", "ASR_QUEUE_TIMEOUT": "20", "ASR_THREADS": "1"}
-    with ExitStack() as stack:
-        service = stack.enter_context(running(tmp_path, ASR_WORKERS="2", **settings))
-        saturated = Saturation(service, hours)
-        stack.callback(saturated.end)
-        leaves, stays = saturated.waiting()
-        leaves.leave()
-        reply = wait_for("the answer of one that waited", lambda: stays.reply)
-        assert not any(sender.reply for sender in saturated.begun), "these are still at work"
+    with (
+        running(tmp_path, ASR_WORKERS="2", **settings) as service,
+        occupied(service.port, waiting=2) as saturated,
+    ):
+        saturated.last.leave()
+        reply = wait_for("the answer of one that waited", saturated.replies)[0]
         wait_for("the word about who left", lambda: "a client left the queue" in service.log())
     assert reply.status == 503
     assert reply.headers["retry-after"] == "2"
