@@ -152,7 +152,7 @@ class JobDesk:
         async def hold(size: int) -> None:
             nonlocal held
             if size > held:
-                wanted = size + max(_LEAST_GROWTH, size // _GROWTH)
+                wanted = max(size, min(size + max(_LEAST_GROWTH, size // _GROWTH), self._limits.bytes))
                 await self._disk.finish(self._store.reserve, arrival, wanted)
                 held = wanted
 

@@ -18,7 +18,9 @@ from asrsvc.serving.limits import ClientTable
 _STEP_BYTES: Final = 2**20
 """that are held in advance: the table of all uploads is not looked through for each chunk"""
 _SPARE_BYTES: Final = 16 * 2**20
-"""of the disk, that are left to others"""
+"""of the disk, at most, that are left to others"""
+_SPARE_PART: Final = 64
+"""one part in so many of a small disk is left to others"""
 
 
 class Spool:
@@ -54,10 +56,11 @@ class Spool:
             nonlocal held
             if size <= held:
                 return
-            wanted = size + _STEP_BYTES
-            if not await asyncio.to_thread(self._hold, ticket, wanted):
-                raise self._full(size)
-            held = wanted
+            for wanted in (size + _STEP_BYTES, size):
+                if await asyncio.to_thread(self._hold, ticket, wanted):
+                    held = wanted
+                    return
+            raise self._full(size)
 
         return hold
 
@@ -74,13 +77,15 @@ class Spool:
             found = os.statvfs(self._folder)
         except OSError as error:
             raise NoSpace(f"the upload cannot be stored: {error.strerror}", param="file") from error
-        free = max(0, found.f_bavail * found.f_frsize - _SPARE_BYTES) + self._table.spooled()
+        spare = min(_SPARE_BYTES, found.f_blocks * found.f_frsize // _SPARE_PART)
+        free = max(0, found.f_bavail * found.f_frsize - spare) + self._table.spooled()
         return free if self._most is None else min(free, self._most)
 
     def _full(self, size: int) -> NoSpace:
         budget = self._budget()
+        limit = "ASR_SPOOL_MB" if budget == self._most else "the disk of ASR_SPOOL_DIR"
         return NoSpace(
             f"no room for an upload of {size} bytes: uploads take {self._table.spooled() // 2**20} of"
-            f" {budget // 2**20} MiB, and one client may not have all of them (ASR_SPOOL_MB)",
+            f" {budget // 2**20} MiB ({limit}), and one client may not have all of them",
             param="file",
         )

@@ -820,7 +820,7 @@ def test_a_full_disk_gets_507(small_disk: Path, tmp_path: Path) -> None:
         spool.mkdir()
         inspection = Inspection(service)
         for _ in range(3):
-            check_no_space(inspection, "No space left")
+            check_no_space(inspection, "no room for an upload of", "uploads take 0 of 0 MiB (the disk of")
         reply = exchange(service.port, head() + chunks(upload(GOOD)))
         assert reply.json()["text"] == TEXT, "what failed has given its space back"
 
