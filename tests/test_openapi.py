@@ -50,7 +50,7 @@ def served(tmp_path: Path) -> set[tuple[str, str]]:
         Card("none", None, None, 0),
         threads=1,
         observe=lambda _status, _note: None,
-        access=cast("Any", SimpleNamespace(problems=lambda: ())),
+        access=cast("Any", SimpleNamespace(problems=lambda: (), table=None)),
         counting=cast("Any", SimpleNamespace(meter=None, metrics=SimpleNamespace(endpoint=None))),
         admin=Recorded(cast("Any", None), ""),
         more=JobDesk(nobody, limits=nobody, keep_seconds=1, wake=lambda: None).routes(),

@@ -542,7 +542,8 @@ def test_what_controls_a_terminal_is_shown_and_not_done(place: World) -> None:
     as_user(NOBODY, "mkdir", "-p", place.store / "versions" / "a\x1b]0;owned\x07\x9b2J\u202e-01234567")
     done = place.tool("list")
     assert done.returncode == 0, done.stderr
-    assert "a\\u001b]0;owned\\u0007\\u009b2J\\u202e-01234567" in done.stdout
+    assert "a\\x1b]0;owned\\x07\\x9b2J\\u202e-01234567" in done.stdout
+    assert not set("\x1b\x07\x9b\u202e") & set(done.stdout)
     name = json.loads(place.tool("list", "--json").stdout)["versions"][0]["version"]
     assert name == "a\x1b]0;owned\x07\x9b2J\u202e-01234567"
 

@@ -6,6 +6,8 @@ with the place, what is wrong; they need the standard library alone.
 
 from __future__ import annotations
 
+import codecs
+import errno
 import json
 import math
 import os
@@ -69,7 +71,12 @@ def read_head(path: Path, most_bytes: int) -> bytes:
         OSError: it cannot be read.
         DocumentError: it is no plain file.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would be waited for
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would be waited for
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket
+            raise DocumentError("is no plain file") from error
+        raise
     try:
         _check_kind(os.fstat(descriptor).st_mode)
     except BaseException:
@@ -100,7 +107,7 @@ def parse_json(content: bytes, *, most_values: int) -> Any:
         raise DocumentError(f"has more than {MOST_DEPTH} levels, which is the limit")
     try:
         return json.loads(
-            content.decode("utf-8-sig"),
+            content.removeprefix(codecs.BOM_UTF8).decode(),
             object_pairs_hook=_object,
             parse_int=_whole,
             parse_float=_finite,

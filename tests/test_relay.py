@@ -10,8 +10,8 @@ import pytest
 
 from asrsvc.errors import Cancelled
 from asrsvc.speech.types import Segment
-from asrsvc.web import desk as module
-from asrsvc.web.desk import _Relay
+from asrsvc.web import run as module
+from asrsvc.web.run import Relay
 
 DEADLINE = 90.0
 
@@ -20,7 +20,7 @@ def segment(number: int) -> Segment:
     return Segment(float(number), number + 1.0, str(number), "en", "unknown", (), 1.0, ())
 
 
-def tell(relay: _Relay, count: int, told: list[int], errors: list[Exception]) -> None:
+def tell(relay: Relay, count: int, told: list[int], errors: list[Exception]) -> None:
     try:
         for number in range(count):
             relay.tell(segment(number))
@@ -33,7 +33,7 @@ def test_segments_arrive_in_order_and_no_more_wait_than_may(monkeypatch: pytest.
     monkeypatch.setattr(module, "_AHEAD", 5)
 
     async def main() -> None:
-        relay = _Relay()
+        relay = Relay()
         told: list[int] = []
         thread = threading.Thread(target=tell, args=(relay, 50, told, []))
         thread.start()
@@ -57,7 +57,7 @@ def test_a_thread_whose_client_has_gone_stops_waiting(monkeypatch: pytest.Monkey
     monkeypatch.setattr(module, "_LOOK_SECONDS", 0.01)
 
     async def main() -> None:
-        relay = _Relay()
+        relay = Relay()
         told: list[int] = []
         errors: list[Exception] = []
         thread = threading.Thread(target=tell, args=(relay, 50, told, errors))
@@ -76,7 +76,7 @@ def test_a_thread_whose_client_has_gone_stops_waiting(monkeypatch: pytest.Monkey
 
 def test_news_ends_with_what_it_waits_for() -> None:
     async def main() -> None:
-        relay = _Relay()
+        relay = Relay()
         loop = asyncio.get_running_loop()
         done = loop.create_future()
         loop.call_later(0.01, done.set_result, None)
