@@ -19,7 +19,7 @@ from asrsvc.serving.compose import MOST_REQUESTS
 from asrsvc.serving.status import Status
 
 MODEL_FILE = REQUIRED_FILES[0]
-PATIENCE_SECONDS = 90
+PATIENCE_SECONDS = 300
 HANG_SECONDS = 10
 """the patience with a model that is known to hang"""
 
