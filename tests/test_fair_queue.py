@@ -43,7 +43,7 @@ class Line:
             os.close(spool)
 
     def put_from_afar(self, client: int, leave: str | None) -> bool:
-        """A request over TCP, whose client may leave at once: `close`, `reset`, or `half` of the connection."""
+        """A request over TCP whose client leaves at once: `close`, `reset`, or `half` of the connection."""
         self._clock += 1
         with socket.create_server(("127.0.0.1", 0)) as listener:
             near = socket.create_connection(listener.getsockname())
