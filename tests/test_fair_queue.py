@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from waiting import PATIENCE
+from waiting import PATIENCE, wait_for
 
-from asrsvc.serving.lanes import Waiting
+import asrsvc.serving.queue as queue_module
+from asrsvc.serving.lanes import Lane, Waiting
 from asrsvc.serving.queue import Ends, Queue, Turn
 
 
@@ -38,6 +41,27 @@ class Line:
             self._clients.append(near)
             far.close()
             os.close(spool)
+
+    def put_from_afar(self, client: int, leave: str | None) -> bool:
+        """A request over TCP whose client leaves at once: `close`, `reset`, or `half` of the connection."""
+        self._clock += 1
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            near = socket.create_connection(listener.getsockname())
+            far, _ = listener.accept()
+        spool = os.memfd_create("request")
+        try:
+            with far:
+                return self.queue.put(Waiting(far, spool, self._clock, client=client))
+        finally:
+            os.close(spool)
+            if leave == "half":
+                near.shutdown(socket.SHUT_WR)
+            elif leave == "reset":
+                near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            if leave in ("close", "reset"):
+                near.close()
+            else:
+                self._clients.append(near)
 
     def take(self, spent: float | None = None) -> int:
         """The client whose turn it is; its request costs so many microseconds."""
@@ -239,3 +263,107 @@ def test_another_program_takes_it_over_as_it_is(line: Line) -> None:
     assert sorted(found) == [1, 1, 2]
     assert len(line.queue) == 0
     other.close()
+
+
+def drop_all_dead(queue: Queue, count: int) -> list[Waiting]:
+    """Wait until so many have been dropped: that a client has gone is seen a moment after it went."""
+    dropped: list[Waiting] = []
+
+    def are_dropped() -> bool:
+        dropped.extend(queue.drop_dead(1))
+        return len(dropped) >= count
+
+    wait_for("those who have gone are dropped", are_dropped)
+    return dropped
+
+
+@pytest.mark.parametrize("leave", ["reset", "close"])
+def test_clients_that_have_gone_keep_nobody_out(leave: str) -> None:
+    made = Line(limit=20)
+    try:
+        for client in (1, 2, 3):
+            while made.put_from_afar(client, leave):
+                pass
+        assert not any(made.queue.has_room(client) for client in (1, 2, 3))
+        waited = len(made.queue)
+        assert len(drop_all_dead(made.queue, waited)) == waited
+        assert len(made.queue) == 0
+        assert all(made.put(client) for client in (1, 2, 3) for _ in range(10))
+    finally:
+        made.close()
+
+
+def test_those_who_are_there_wait_on_in_their_order(line: Line) -> None:
+    """A client that has shut down its half after its request may want its answer."""
+    there = [None, "half", "reset", None, "close", "half", "reset", None, None, "close"]
+    for leave in there:
+        for client in (1, 2):
+            assert line.put_from_afar(client, leave)
+    dropped = drop_all_dead(line.queue, 8)
+    assert sorted(waiting.client for waiting in dropped) == [1] * 4 + [2] * 4
+    assert line.queue.drop_dead() == []
+    taken: dict[int, list[float]] = {1: [], 2: []}
+    ahead = 0
+    while (turn := line.queue.take()) is not None:
+        taken[turn.waiting.client].append(turn.waiting.arrived)
+        ahead += turn.waiting.ahead
+        line.drop(turn)
+    assert ahead == 4, "the first bytes of the answer have gone to those who send no more"
+    for client, arrived in taken.items():
+        stay = [n for n, leave in enumerate(there) if leave not in ("close", "reset")]
+        assert arrived == [2 * n + client for n in stay]
+
+
+def test_the_dead_are_looked_for_a_tenth_of_the_time_at_most(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pause of this machine in the middle makes the wait for the next time longer too."""
+    looks: list[tuple[float, float]] = []
+    sweep = queue_module._sweep
+
+    def timed(lane: Lane, count: int) -> list[Waiting]:
+        begun = time.monotonic()
+        try:
+            return sweep(lane, count)
+        finally:
+            if count:
+                looks.append((begun, time.monotonic()))
+
+    monkeypatch.setattr(queue_module, "_sweep", timed)
+    for _ in range(50):
+        line.put(1)
+    calls = 0
+    while len(looks) < 20:
+        calls += 1
+        assert line.queue.drop_dead(1) == []
+    spent = sum(ended - begun for begun, ended in looks[:-1])
+    assert spent <= (looks[-1][0] - looks[0][0]) / 10
+    assert calls > len(looks)
+
+
+def test_a_process_without_descriptors_loses_none_of_those_who_wait(line: Line) -> None:
+    for client in (1, 1, 2):
+        line.put(client)
+    ends = line.queue.descriptors()
+    found = subprocess.run(
+        [sys.executable, "-c", WITHOUT_DESCRIPTORS, json.dumps([ends.lanes, ends.table])],
+        pass_fds=ends.all(),
+        stdout=subprocess.PIPE,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert found.stdout == b"None None [] 3\n"
+    assert sorted(line.take(1000) for _ in range(3)) == [1, 1, 2]
+
+
+WITHOUT_DESCRIPTORS = """
+import json, os, resource, sys, time
+from asrsvc.serving.queue import Ends, Queue
+lanes, table = json.loads(sys.argv[1])
+queue = Queue.inherit(Ends(tuple(map(tuple, lanes)), table), 50)
+first_free = os.dup(0)
+os.close(first_free)
+resource.setrlimit(resource.RLIMIT_NOFILE, (first_free + 1, 4096))
+print(queue.take(), queue.take_oldest(time.monotonic()), queue.drop_dead(1), len(queue), flush=True)
+os._exit(0)
+"""

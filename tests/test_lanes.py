@@ -227,3 +227,58 @@ def test_two_readers_share_one_line(lane: Lane, clients: list[socket.socket]) ->
             assert client.recv(10) == b"done"
         one.kill()
         other.kill()
+
+
+WITHOUT_DESCRIPTORS = """
+import os, resource, sys
+from asrsvc.serving.lanes import Lane
+lane = Lane.inherit((int(sys.argv[1]), int(sys.argv[2])), 100)
+free, alone = int(sys.argv[3]), bool(int(sys.argv[4]))
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+first_free = os.dup(0)
+os.close(first_free)
+resource.setrlimit(resource.RLIMIT_NOFILE, (first_free + free, hard))
+print(*(lane.take(alone=alone) for _ in range(3)), len(lane), flush=True)
+resource.setrlimit(resource.RLIMIT_NOFILE, (first_free + 2, hard))
+while (waiting := lane.take(alone=alone)) is not None:
+    waiting.connection.sendall(b"done")
+    waiting.close()
+"""
+
+
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("free", [0, 1])
+def test_a_request_waits_on_where_a_process_has_no_descriptors_free(
+    lane: Lane, clients: list[socket.socket], free: int, *, alone: bool
+) -> None:
+    """The limit is lowered in a child process; when it has two descriptors again, all are answered."""
+    for number in range(3):
+        assert put(lane, clients, number)
+    numbers = lane.descriptors()
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_DESCRIPTORS, *map(str, (*numbers, free, int(alone)))],
+        pass_fds=numbers,
+        stdout=subprocess.PIPE,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert done.stdout == b"None None None 3\n"
+    for client in clients:
+        client.settimeout(PATIENCE)
+        assert client.recv(10) == b"done"
+
+
+def test_one_that_is_taken_alone_is_taken_once_and_leaves_no_descriptor(
+    lane: Lane, clients: list[socket.socket]
+) -> None:
+    for number in range(20):
+        put(lane, clients, number)
+    before = descriptors()
+    for number in range(20):
+        assert len(lane) == 20 - number
+        waiting = lane.take(alone=number % 2 == 0)
+        assert waiting is not None
+        assert waiting.connection.recv(10) == b"%d" % number
+        waiting.close()
+    assert lane.take(alone=True) is None
+    assert descriptors() == before

@@ -293,6 +293,30 @@ def test_one_whose_client_has_left_the_queue_is_dropped(run: Run) -> None:
     run(main())
 
 
+def test_one_whose_client_has_left_gives_its_ticket_back_before_its_turn(run: Run) -> None:
+    """Nothing can be taken here, since a short request is in hand."""
+
+    async def main() -> None:
+        async with taker() as made:
+            made.put(SHORT)
+            await until(lambda: made.taken)
+            tickets = [made.table.enter(Allowance("b")) for _ in range(3)]
+            for ticket in tickets:
+                assert isinstance(ticket, int)
+                made.table.hand_on(ticket)
+                made.put(SHORT, client=2, ticket=ticket).close()
+            stays = made.put(SHORT, client=2)
+            assert made.table.under_way("b") == 3
+            await until(lambda: not made.table.under_way("b"))
+            assert len(made.queues[SHORT]) == 1
+            made.taken[0][1].release()
+            await until(lambda: len(made.taken) == 2)
+            stays.sendall(b"x")
+            assert made.taken[1][0].recv(1) == b"x"
+
+    run(main())
+
+
 def test_one_that_leaves_takes_no_more(run: Run) -> None:
     async def main() -> None:
         async with taker() as made:

@@ -199,7 +199,7 @@ class Acceptor:
             log.error("no connection can be accepted: %s", error.strerror)
             self._loop.remove_reader(listener.fileno())
             self._loop.call_later(_PAUSE_SECONDS, self._resume, listener, state)
-            self._send_one_away()
+            self._send_one_away(only_silent=True)  # who has just come is about to send
             return False
         connection.settimeout(0)
         visitor = _Visitor(connection, time.monotonic(), state)
@@ -282,11 +282,17 @@ class Acceptor:
         else:
             self._dismiss(visitor)
 
-    def _send_one_away(self) -> None:
-        """Make room: one that has sent nothing for long is the likeliest to mean nothing."""
+    def _send_one_away(self, *, only_silent: bool = False) -> None:
+        """Make room: one that has sent nothing for long is the likeliest to mean nothing.
+
+        Args:
+            only_silent: where there is no such one, send nobody away.
+        """
         latest = time.monotonic() - _GRACE_SECONDS
         silent = (v for v in self._visitors if v.seen == 0 and v.arrived < latest)
-        visitor = next(silent, None) or next(iter(self._visitors), None)
+        visitor = next(silent, None)
+        if visitor is None and not only_silent:
+            visitor = next(iter(self._visitors), None)
         if visitor is not None:
             self._dismiss(visitor)
 

@@ -7,18 +7,20 @@ and the file with what has come travel through the queue, and whoever takes them
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from asrsvc.errors import HandedOn, NoSpace, OverCapacity
+from asrsvc.errors import HandedOn, OverCapacity
 from asrsvc.serving.lanes import LaneName, Waiting
 from asrsvc.serving.limits import ClientTable
 from asrsvc.serving.parcel import Parcel, Read, head_of, pack
 from asrsvc.serving.places import Place, Places
 from asrsvc.serving.protocol import LingeringProtocol
 from asrsvc.serving.queue import Queue
+from asrsvc.system.disk import storage_error
 
 
 class Intake:
@@ -62,7 +64,11 @@ class Intake:
         Raises:
             OverCapacity: its client has as many in the queue as it may.
         """
-        if not self._queues[lane].has_room(client):
+        queue = self._queues[lane]
+        if queue.has_room(client):
+            return
+        self._places.drop_dead(lane, client)
+        if not queue.has_room(client):
             raise _full()
 
     def enter(self, lane: LaneName, client: int, scope: Mapping[str, Any], form: Read) -> Place:
@@ -77,7 +83,7 @@ class Intake:
         Raises:
             HandedOn: another worker will answer it, or this one again.
             OverCapacity: it may not wait.
-            NoSpace: it cannot be written down.
+            NoSpace, OutOfDescriptors: it cannot be written down.
         """
         state = scope["state"]
         place = self._places.enter(lane, client, state["ticket"])
@@ -90,7 +96,7 @@ class Intake:
         """Put a request into the queue; the caller ends without a word.
 
         Raises:
-            OverCapacity, NoSpace: as `enter`; then nothing has been done.
+            OverCapacity, NoSpace, OutOfDescriptors: as `enter`; then nothing has been done.
         """
         state = scope["state"]
         parcel = Parcel(
@@ -104,31 +110,29 @@ class Intake:
             request_id=state["request_id"],
             note=dict(state["note"]),
         )
-        try:
-            spool = pack(parcel, form.descriptor)
-        except OSError as error:
-            raise NoSpace(f"the upload cannot be stored: {error.strerror}", param="file") from error
-        self._protocol.pause()
-        waiting = Waiting(
-            self._protocol.connection(),
-            spool,
-            time.monotonic(),
-            state["ticket"],
-            client,
-            self._protocol.is_ahead,
-        )
-        self._tickets.hand_on(waiting.ticket)  # before: another worker may have it at once
-        try:
-            if not self._queues[lane].put(waiting):
-                self._tickets.take(waiting.ticket)
-                self._protocol.go_on()
-                raise _full()
-        finally:
+        with ExitStack() as own:
+            try:
+                connection = own.enter_context(self._protocol.connection())
+                spool = pack(parcel, form.descriptor)
+            except OSError as error:
+                raise storage_error("the upload cannot be stored", error, param="file") from error
             if form.descriptor is None:
-                waiting.close()
-            else:
-                waiting.connection.close()
+                own.callback(os.close, spool)
+            ahead = self._protocol.is_ahead
+            self._put(lane, Waiting(connection, spool, time.monotonic(), state["ticket"], client, ahead))
         self._protocol.let_go()
+
+    def _put(self, lane: LaneName, waiting: Waiting) -> None:
+        queue = self._queues[lane]
+        self._protocol.pause()
+        self._tickets.hand_on(waiting.ticket)  # before: another worker may have it at once
+        if queue.put(waiting):
+            return
+        self._places.drop_dead(lane, waiting.client)
+        if not queue.put(waiting):
+            self._tickets.take(waiting.ticket)
+            self._protocol.go_on()
+            raise _full()
 
 
 def _full() -> OverCapacity:

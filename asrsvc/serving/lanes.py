@@ -16,7 +16,7 @@ import select
 import socket
 import struct
 import termios
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
 
@@ -26,6 +26,7 @@ from asrsvc.serving.limits import NO_TICKET
 # client; whether the first bytes of its answer have been sent.
 _MESSAGE: Final = struct.Struct("!dqq?")
 _DESCRIPTORS: Final = 2
+_CONTROL_BYTES: Final = socket.CMSG_LEN(_DESCRIPTORS * array.array("i").itemsize)
 # A waiting connection takes less than this of the socket's buffer (skb and its control message).
 _BUFFER_BYTES: Final = 1024
 _SO_SNDBUFFORCE: Final = 32  # socket(7); not in Python's socket module
@@ -149,23 +150,55 @@ class Lane:
         arrived, _ticket, client, _ahead = _MESSAGE.unpack(message)
         return float(arrived), int(client)
 
-    def take(self) -> Waiting | None:
-        """The request that has waited longest, or None if none waits.
+    def take(self, *, alone: bool = False) -> Waiting | None:
+        """The request that has waited longest; None: none waits, or this process has no descriptors free.
 
-        One whose client has gone is still given out; `has_gone` tells.
+        A descriptor that does not fit into the table of the process that receives it is lost (recvmsg(2),
+        MSG_CTRUNC). So the message is looked at first, which opens descriptors in this process, and only then
+        taken out: where they do not fit, the request stays for a process that has room.
+
+        One whose client has gone is still given out; `wanted` tells.
+
+        Args:
+            alone: whether no other process takes from this lane meanwhile. Else the message may be another
+                one by then, and its own descriptors have to be received.
         """
+        received = self._receive(socket.MSG_PEEK)
+        if received is None:
+            return None
+        if alone:
+            self._exit.recv(_MESSAGE.size)  # without a buffer for descriptors: the kernel closes its own
+            return received
+        received.close()
+        return self._receive(0)
+
+    def _receive(self, flags: int) -> Waiting | None:
+        # socket.recv_fds drops its flags.
         try:
-            message, descriptors, _flags, _address = socket.recv_fds(self._exit, _MESSAGE.size, _DESCRIPTORS)
+            message, controls, _flags, _address = self._exit.recvmsg(_MESSAGE.size, _CONTROL_BYTES, flags)
         except BlockingIOError:
             return None
+        descriptors = array.array("i")
+        for level, kind, data in controls:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
         if len(descriptors) < _DESCRIPTORS:
             for descriptor in descriptors:
                 os.close(descriptor)
-            return None  # they did not fit into this process's table
+            return None
         arrived, ticket, client, ahead = _MESSAGE.unpack(message)
         connection = socket.socket(fileno=descriptors[0])
         connection.settimeout(0)
         return Waiting(connection, descriptors[1], arrived, ticket, client, ahead)
+
+
+def wanted(waiting: Waiting) -> Waiting | None:
+    """The request, with what is known now of its client; None: nobody is left who would read the answer."""
+    if not has_gone(waiting.connection):
+        return waiting
+    if waiting.ahead:
+        return None if is_dead(waiting.connection.fileno()) else waiting
+    return replace(waiting, ahead=True) if listens(waiting.connection) else None
 
 
 def has_gone(connection: socket.socket) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from asrsvc.serving.lanes import LaneName, Waiting, has_gone, is_dead, listens
+from asrsvc.serving.lanes import LaneName, Waiting, wanted
 from asrsvc.serving.limits import NO_TICKET
 from asrsvc.serving.queue import Queue, Turn
 
@@ -156,7 +156,10 @@ class Places:
         self._loop.remove_reader(self._queues[name].fileno())
 
     def _expire(self) -> None:
-        """Take those out that have waited too long, turn or no turn: the application tells them."""
+        """Take those out that have waited too long, turn or no turn: the application tells them.
+
+        Those whose clients have gone hold tickets and disk until they are dropped.
+        """
         before = time.monotonic() - self._longest_wait
         for name, queue in self._queues.items():
             for _ in range(_EXPIRE_AT_ONCE):
@@ -164,6 +167,7 @@ class Places:
                 if turn is None:
                     break
                 self._begin(name, turn)
+            self.drop_dead(name)
         self._expiry = self._loop.call_later(_EXPIRE_SECONDS, self._expire)
 
     def _take(self, name: LaneName) -> None:
@@ -200,7 +204,8 @@ class Places:
         if turn is not None:
             self._begin(name, turn)
         elif self._queues[name]:
-            # All that wait are of clients that have their share here: to be woken at once would be a spin.
+            # All that wait are of clients that have their share here, or this process has no descriptors
+            # free: to be woken at once would be a spin.
             self._pause(name, _AGAIN_SECONDS, self._go_on, name)
 
     def _go_on(self, name: LaneName) -> None:
@@ -208,21 +213,24 @@ class Places:
         self._watch()
 
     def _begin(self, name: LaneName, turn: Turn) -> None:
-        waiting = turn.waiting
-        self._tickets.take(waiting.ticket)
-        ahead = waiting.ahead
-        gone = False
-        if has_gone(waiting.connection):
-            gone = is_dead(waiting.connection.fileno()) if ahead else not listens(waiting.connection)
-            ahead = True
-        if gone:
-            log.info("a client left the queue", extra={"error": "client_gone"})
-            waiting.close()
-            self._tickets.leave(waiting.ticket)
-            self._queues[name].settle(waiting.client, turn.charged, 0)
+        waiting = wanted(turn.waiting)
+        self._tickets.take(turn.waiting.ticket)
+        if waiting is None:
+            turn.waiting.close()
+            self._client_has_gone(turn.waiting)
+            self._queues[name].settle(turn.waiting.client, turn.charged, 0)
             return
         place = self._hold(name, waiting.client, waiting.ticket, charged=turn.charged)
-        self._serve(waiting, place, ahead=ahead)
+        self._serve(waiting, place, ahead=waiting.ahead)
+
+    def drop_dead(self, name: LaneName, client: int = 0) -> None:
+        """Make room in a queue: a request whose client has gone waits no longer; see `Queue.drop_dead`."""
+        for waiting in self._queues[name].drop_dead(client):
+            self._client_has_gone(waiting)
+
+    def _client_has_gone(self, waiting: Waiting) -> None:
+        log.info("a client left the queue", extra={"error": "client_gone"})
+        self._tickets.leave(waiting.ticket)
 
     def _hold(self, lane: LaneName, client: int, ticket: int, *, charged: int) -> Place:
         place = Place(self, lane, client, ticket, charged=charged)

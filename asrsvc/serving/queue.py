@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from asrsvc.serving.lanes import Lane, Waiting
+from asrsvc.serving.lanes import Lane, Waiting, wanted
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,10 @@ _FIRST_COST: Final = 100_000
 """microseconds that a request of a client is taken to cost of which nothing is known"""
 _SHARE: Final = 4
 """one part in so many that the last request has in a client's average cost"""
+_SWEPT: Final = 512
+"""requests that are looked at, at most, each time that those are dropped whose clients have gone"""
+_SWEEP_PAUSE: Final = 10
+"""times as long as that took, until it is done again: a tenth of a worker's time at most"""
 _LOCK_SECONDS: Final = 0.05
 _LOCK_PAUSE: Final = 0.0005
 
@@ -76,6 +80,7 @@ class Queue:
         self._finish = words[_HEADER + count : _HEADER + 2 * count]
         self._cost = words[_HEADER + 2 * count : _HEADER + 3 * count]
         self._epoll: select.epoll | None = None
+        self._sweep_at = 0.0  # time.monotonic(): not before
 
     @classmethod
     def create(cls, limit: int, lanes: int = LANES) -> Queue:
@@ -167,7 +172,7 @@ class Queue:
         Args:
             may: whether a request of the client with this number may be taken.
         """
-        with self._locked():
+        with self._locked() as alone:
             now = self._words[1]
             finish = self._finish.tolist()
             starts: list[tuple[int, float, int]] = []
@@ -176,7 +181,7 @@ class Queue:
                 if seen is not None and may(seen[1]):
                     starts.append((max(now, finish[number]), seen[0], number))
             for start, _arrived, number in sorted(starts):
-                waiting = self._lanes[number].take()
+                waiting = self._lanes[number].take(alone=alone)
                 if waiting is None:
                     continue
                 charged = self._cost[number] or _FIRST_COST
@@ -187,13 +192,45 @@ class Queue:
 
     def take_oldest(self, before: float) -> Turn | None:
         """A request that began to wait before a time (time.monotonic()), whoever's turn it is."""
-        for lane in self._lanes:
-            seen = lane.look()
-            if seen is not None and seen[0] < before:
-                waiting = lane.take()
-                if waiting is not None:
-                    return Turn(waiting, 0)
+        oldest = self.oldest()
+        if oldest is None or oldest >= before:
+            return None
+        with self._locked() as alone:
+            for lane in self._lanes:
+                seen = lane.look()
+                if seen is not None and seen[0] < before:
+                    waiting = lane.take(alone=alone)
+                    if waiting is not None:
+                        return Turn(waiting, 0)
         return None
+
+    def drop_dead(self, client: int = 0) -> list[Waiting]:
+        """Let those go whose clients have gone: they need no place. The rest waits on in its order.
+
+        What it costs is bounded, see `_SWEPT` and `_SWEEP_PAUSE`; a lane that is longer loses its order.
+
+        Args:
+            client: whose lane is looked through first.
+
+        Returns:
+            those that have been dropped, closed; their tickets are the caller's to give back.
+        """
+        begun = time.monotonic()
+        if begun < self._sweep_at or not len(self):
+            return []
+        dropped: list[Waiting] = []
+        with self._locked() as alone:
+            if not alone:
+                return []
+            rest = _SWEPT
+            known = self._client.tolist()
+            for number in sorted(range(len(self._lanes)), key=lambda lane: known[lane] != client):
+                count = min(rest, len(self._lanes[number]))
+                rest -= count
+                dropped += _sweep(self._lanes[number], count)
+        ended = time.monotonic()
+        self._sweep_at = ended + _SWEEP_PAUSE * (ended - begun)
+        return dropped
 
     def settle(self, client: int, charged: int, spent: int) -> None:
         """A request has ended: its client's lane is charged what it has cost.
@@ -216,8 +253,8 @@ class Queue:
                 self._cost[lane] = max(1, average + (spent - average) // _SHARE)
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the lock of the table, or go on without it: then two may have a turn at once.
+    def _locked(self) -> Iterator[bool]:
+        """Hold the lock of the table, or go on without it (False): then two may have a turn at once.
 
         A POSIX record lock goes with the process that holds it (fcntl(2)); holders need microseconds,
         unless one is stopped there.
@@ -234,7 +271,23 @@ class Queue:
                     break
                 time.sleep(_LOCK_PAUSE)
         try:
-            yield
+            yield held
         finally:
             if held:
                 fcntl.lockf(self._table, fcntl.LOCK_UN)
+
+
+def _sweep(lane: Lane, count: int) -> list[Waiting]:
+    """Look at so many of a lane's requests, from the oldest on: each is dropped, or put back at the end."""
+    dropped = []
+    for _ in range(count):
+        waiting = lane.take(alone=True)
+        if waiting is None:
+            break  # no descriptor is free here
+        kept = wanted(waiting)
+        if kept is None:
+            dropped.append(waiting)
+        elif not lane.put(kept):
+            log.error("a request that waited has been lost: the kernel did not take it back")
+        waiting.close()
+    return dropped
