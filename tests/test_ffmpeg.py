@@ -217,6 +217,23 @@ def test_a_helper_ignores_what_its_process_group_is_sent(
     assert pool.pids() == pids
 
 
+@pytest.mark.parametrize("gently", [False, True])
+def test_a_helper_that_still_starts_ignores_it_too(good: bytes, gently: bool) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    helper = Helper(2**30, gently=gently)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        os.kill(helper.pid, number)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+    with opened(good) as descriptor:
+        helper.request(descriptor, Request(FileLimits(384_000, 16, math.inf), 100))
+        kinds = []
+        while not kinds or kinds[-1] not in {b"E", b"X"}:
+            kinds.append(helper.receive(PATIENCE)[0])
+    assert kinds[-1] == b"E"
+    assert helper.end(PATIENCE) == "it exited with 0"
+    assert helper.said() == ""
+
+
 def test_a_helper_leaves_when_its_socket_closes() -> None:
     helper = Helper(2**30)
     helper._socket.close()

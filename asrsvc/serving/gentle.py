@@ -18,6 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from asrsvc.system.priority import lower_thread
+
 T = TypeVar("T")
 
 NICENESS: Final = 10
@@ -70,9 +72,7 @@ def may_hurry() -> bool:
 
 
 def _give_way() -> None:
-    thread = threading.get_native_id()
+    lower_thread(NICENESS)
     with suppress(OSError):
-        niceness = max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
-        os.setpriority(os.PRIO_PROCESS, thread, niceness)  # of the thread: setpriority(2), "C library"
         if may_hurry():
-            os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
+            os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))

@@ -7,7 +7,6 @@ imported here needs little: the bytes of a twin are looked at while the rest is 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from asrsvc.release.bake import Found, MakeLimits, find, make_if_missing
 from asrsvc.release.manifest import MODEL_FILE, read_manifest
 from asrsvc.release.versions import Version, check_digests
 from asrsvc.settings import Settings
+from asrsvc.system.priority import lower_thread
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class Maker:
         threading.Thread(target=self._run, name="asr-bake", daemon=True).start()
 
     def _run(self) -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        lower_thread(_NICENESS)
         began = time.monotonic()
         twin = self._found.twin
         if self._found.state == "damaged" and twin is not None:

@@ -16,9 +16,7 @@ Several spans can be run at once (`ASR_BATCH_SIZE`). On CPUs that does not pay: 
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import threading
 import time
 from collections.abc import Hashable
@@ -31,6 +29,7 @@ from asrsvc.speech.engine import Engine, Stop
 from asrsvc.speech.line import Inference, Line, Promise, too_late
 from asrsvc.speech.turns import Turns
 from asrsvc.speech.types import FloatArray
+from asrsvc.system.priority import lower_thread
 
 log = logging.getLogger(__name__)
 
@@ -207,11 +206,7 @@ class Batcher:
     def _loop(self, side: _Side, helps: bool) -> None:  # noqa: FBT001 - an argument of the thread
         low = side.background or helps
         if low:
-            with contextlib.suppress(OSError):
-                thread = threading.get_native_id()
-                wanted = _BACKGROUND_NICENESS if side.background else _HELPER_NICENESS
-                niceness = max(wanted, os.getpriority(os.PRIO_PROCESS, thread))
-                os.setpriority(os.PRIO_PROCESS, thread, niceness)
+            lower_thread(_BACKGROUND_NICENESS if side.background else _HELPER_NICENESS)
         try:
             while batch := self._wait(side, helps=helps):
                 self._run(batch, side, low=low)

@@ -6,16 +6,17 @@ A process that is not root cannot raise its priority again; a thread that ends t
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import threading
 from typing import Final
+
+from asrsvc.system.priority import lower_thread
 
 _NICENESS: Final = 10
 
 
 def _import() -> None:
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)  # of this thread: setpriority(2)
+    lower_thread(_NICENESS)
     importlib.import_module("asrsvc.speech.ffmpeg_helper")
 
 

@@ -31,7 +31,7 @@ import numpy as np
 from asrsvc.speech import confinement, rehearsal
 from asrsvc.speech.decode_upload import decode
 from asrsvc.speech.decoded import Block, Declared, FileLimits, Item, Refused, Silence
-from asrsvc.speech.helper import MESSAGE
+from asrsvc.speech.helper import IGNORED, MESSAGE
 from asrsvc.system import sandbox
 
 
@@ -120,7 +120,7 @@ def main() -> int:
 
     The second argument is the memory limit in bytes.
     """
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     av.logging.set_level(None)
     connection = socket.socket(fileno=int(sys.argv[1]))

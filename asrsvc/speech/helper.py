@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -22,6 +22,8 @@ from asrsvc.system import environment
 
 MESSAGE: Final = struct.Struct("!cI")
 """head of a message from a helper: its kind and the length of what follows, in bytes"""
+IGNORED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""signals that a helper ignores; from its first moment they are blocked, until it has come to that"""
 
 _PROGRAM: Final = "asrsvc.speech.ffmpeg_helper"
 _GENTLE_PROGRAM: Final = "asrsvc.speech.ffmpeg_gently"
@@ -59,14 +61,15 @@ class Helper:
         try:
             # -P: modules come from PYTHONPATH, never from the folder that the service was started in.
             command = [sys.executable, "-P", "-m", _GENTLE_PROGRAM if gently else _PROGRAM]
-            self._process = subprocess.Popen(
-                [*command, str(theirs.fileno()), str(memory_bytes)],
-                pass_fds=[theirs.fileno()],
-                env=environment.minimal(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-            )
+            with _blocked(IGNORED):
+                self._process = subprocess.Popen(
+                    [*command, str(theirs.fileno()), str(memory_bytes)],
+                    pass_fds=[theirs.fileno()],
+                    env=environment.minimal(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                )
         except BaseException:
             ours.close()
             os.close(said)
@@ -145,6 +148,19 @@ class Helper:
         os.close(self._said)
         self._said = -1
         return text.decode(errors="replace")
+
+
+@contextlib.contextmanager
+def _blocked(signals: Iterable[signal.Signals]) -> Iterator[None]:
+    """Block signals in this thread, and for good in the processes that it starts meanwhile (execve(2)).
+
+    systemd sends SIGTERM to all processes of a service that stops, while workers still finish requests.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

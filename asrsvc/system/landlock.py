@@ -25,6 +25,15 @@ _SCOPES_SINCE: Final = 6
 _SCOPES: Final = 0b11  # LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET, _SIGNAL
 
 
+def version() -> int:
+    """Which version of the interface this kernel has, from 1 on.
+
+    Raises:
+        OSError: it has none, or may not say so here.
+    """
+    return call(_CREATE_RULESET, None, 0, _VERSION)
+
+
 def restrict() -> None:
     """Take all of it from the calling thread, and from threads that it starts later.
 
@@ -33,11 +42,11 @@ def restrict() -> None:
     Raises:
         OSError: the kernel has no Landlock, it is switched off, or it may not be used here.
     """
-    version = call(_CREATE_RULESET, None, 0, _VERSION)
-    attributes = [2 ** _FILE_RIGHTS.get(version, _ALL_FILE_RIGHTS) - 1]
-    if version >= _NET_SINCE:
+    known = version()
+    attributes = [2 ** _FILE_RIGHTS.get(known, _ALL_FILE_RIGHTS) - 1]
+    if known >= _NET_SINCE:
         attributes.append(_NET_RIGHTS)
-    if version >= _SCOPES_SINCE:
+    if known >= _SCOPES_SINCE:
         attributes.append(_SCOPES)
     packed = struct.pack(f"={len(attributes)}Q", *attributes)  # struct landlock_ruleset_attr
     ruleset = call(_CREATE_RULESET, ctypes.create_string_buffer(packed, len(packed)), len(packed), 0)

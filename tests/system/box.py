@@ -18,6 +18,8 @@ from waiting import PATIENCE
 _SDBOX = PROJECT / "tests" / "tools" / "sdbox.sh"
 _CODE = ("asrsvc", "bin", "systemd", "gunicorn.conf.py", "tests/data/sensevoice-nano-prev")
 _VENV = "/opt/asr/.venv"
+_PYTHON = "/opt/python"
+_HOMES = (Path("/home"), Path("/root"))  # hidden from the service: systemd.exec(5), ProtectHome=
 _ADD_VERSION = """
 import sys
 from pathlib import Path
@@ -74,9 +76,8 @@ class Box:
 
     def boot(self) -> None:
         folders = [f"{sys.prefix}={_VENV}"]
-        # The virtual environment and Python's own libraries name Python by its path.
-        if Path(sys.base_prefix).stat().st_dev != Path("/").stat().st_dev:
-            folders.append(f"{sys.base_prefix}={sys.base_prefix}")
+        if _python_moves():
+            folders.append(f"{sys.base_prefix}={_PYTHON}")
         done = subprocess.run(
             [str(_SDBOX), "start", str(self.folder), *folders],
             capture_output=True,
@@ -122,11 +123,13 @@ class Box:
     def install(self) -> None:
         """As the unit says; only addresses, and where Python lies, differ."""
         self.run("tar", "-x", "-C", "/opt/asr", "--no-same-owner", stdin=_archive())
-        # The Python of a developer may lie in a home that other users cannot enter.
-        python = Path(sys.base_prefix)
-        self.run("chmod", "o+rx", _VENV, *[str(folder) for folder in (python, *python.parents)])
+        self.run("chmod", "o+rx", _VENV)
+        if _python_moves():
+            self._move_python()
         self.run("install", "-D", "/opt/asr/systemd/asr.sysusers.conf", "/etc/sysusers.d/asr.conf")
         self.run("systemd-sysusers")
+        self.run("install", "-D", "/opt/asr/systemd/asr.tmpfiles.conf", "/etc/tmpfiles.d/asr.conf")
+        self.run("systemd-tmpfiles", "--create", "asr.conf")
         for unit in ("asr.service", "asr.socket", "asr-ops.socket"):
             self.run("cp", f"/opt/asr/systemd/{unit}", "/etc/systemd/system/")
         # What has waited at the listener during a restart comes into the queue all at once.
@@ -148,6 +151,17 @@ class Box:
         )
         self.run("systemctl", "daemon-reload")
 
+    def _move_python(self) -> None:
+        """Make the virtual environment one of the Python that was brought in."""
+        name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        self.run("chmod", "o+rx", _PYTHON)
+        for link in ("python", "python3", name):
+            self.run("ln", "-sf", f"{_PYTHON}/bin/{name}", f"{_VENV}/bin/{link}")
+        self.write(f"{_VENV}/pyvenv.cfg", f"home = {_PYTHON}/bin\n")
+        self.write(f"{_VENV}/.python", f"{name}\n{Path(_PYTHON, 'bin', name)}\n")  # see bin/environment.sh
+        self.write("/etc/ld.so.conf.d/python.conf", f"{_PYTHON}/lib\n")  # a shared libpython
+        self.run("ldconfig")
+
     def start_proxy(self) -> None:
         """nginx with the project's configuration, on other ports."""
         content = (PROJECT / "systemd" / "nginx-asr.conf").read_text(encoding="utf-8")
@@ -164,14 +178,15 @@ class Box:
         self.run("systemd-run", "--unit=proxy", "nginx", "-g", "daemon off;")
 
     def add_version(self, folder: str, name: str) -> str:
+        """Put a folder that the service's user can read into the store, untried."""
         return self._python(_ADD_VERSION, folder, name)
 
     def wish(self, version: str) -> None:
         self._python(_WISH, version)
 
     def _python(self, program: str, *arguments: str) -> str:
-        environment = ("env", "PYTHONPATH=/opt/asr", "PYTHONDONTWRITEBYTECODE=1")
-        return self.run(*environment, "/opt/asr/.venv/bin/python", "-c", program, *arguments).stdout.strip()
+        start = ("runuser", "-u", "asr", "--", "env", "PYTHONPATH=/opt/asr", "PYTHONDONTWRITEBYTECODE=1")
+        return self.run(*start, "/opt/asr/.venv/bin/python", "-c", program, *arguments).stdout.strip()
 
     def property(self, name: str, unit: str = "asr.service") -> str:
         return self.run("systemctl", "show", "--value", "-p", name, unit).stdout.strip()
@@ -191,6 +206,12 @@ class Box:
 
     def journal(self) -> str:
         return self.run("journalctl", "-b", "--no-pager", "-o", "short-precise", check=False).stdout
+
+
+def _python_moves() -> bool:
+    """Whether this Python cannot be seen by the service in the box where it lies."""
+    python = Path(sys.base_prefix)
+    return any(home in python.parents for home in _HOMES) or python.stat().st_dev != Path("/").stat().st_dev
 
 
 def _archive() -> bytes:
