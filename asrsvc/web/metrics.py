@@ -100,7 +100,9 @@ class _Service(Collector):
         yield _gauge("asr_build_info", "Version of the code.", "version", {__version__: 1})
         lengths = self._sources.queue_lengths()
         yield _gauge("asr_queue_length", "Requests that wait, by lane.", "lane", lengths)
-        yield _one("asr_queue_limit", "Requests that may wait in a lane.", self._sources.queue_limit)
+        yield _one(
+            "asr_queue_limit", "Requests of one client that may wait in a lane.", self._sources.queue_limit
+        )
         if self._sources.keys is not None:
             whole = self._sources.keys.problem is None
             yield _one("asr_api_keys_valid", "Whether the file of keys is as it must be.", whole)
