@@ -126,6 +126,7 @@ class Box:
         self.run("chmod", "o+rx", _VENV)
         if _python_moves():
             self._move_python()
+        self.run(f"{_VENV}/bin/python", "-m", "compileall", "-q", "/opt/asr/asrsvc")
         self.run("install", "-D", "/opt/asr/systemd/asr.sysusers.conf", "/etc/sysusers.d/asr.conf")
         self.run("systemd-sysusers")
         self.run("install", "-D", "/opt/asr/systemd/asr.tmpfiles.conf", "/etc/tmpfiles.d/asr.conf")
