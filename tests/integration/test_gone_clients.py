@@ -22,7 +22,7 @@ TEXT = "Book a table at 1:25 a.m."
 OTHER, THIRD = "127.0.0.2", "127.0.0.3"
 """addresses of other clients: without keys clients are told apart by them"""
 LIMIT = 6
-ROUNDS = 3
+ROUNDS = 2
 IN_HAND = 4
 """long requests that a worker takes of one client"""
 
@@ -36,7 +36,7 @@ def recording(seconds: int) -> bytes:
     return upload(content.getvalue())
 
 
-HOURS, LONG = 2 * 3600, 1200
+HOURS, LONG = 3600, 1200
 
 
 @pytest.fixture
