@@ -230,6 +230,29 @@ def test_a_second_request_behind_the_first_is_handed_on_with_it(run: Run) -> Non
     run(main())
 
 
+@pytest.mark.parametrize("local", [False, True])
+def test_who_pauses_leaves_connections_to_others(run: Run, *, local: bool) -> None:
+    """They wait at the listener, which the other workers have too; operators' are taken all the same."""
+
+    async def main() -> None:
+        state = {"local": True} if local else {}
+        async with desk(state=state) as made:
+            made.acceptor.pause(paused=True)
+            client = socket.create_connection(made.listener.getsockname(), timeout=DEADLINE)
+            client.sendall(GET)
+            if local:
+                await until(lambda: made.served)
+            else:
+                await asyncio.sleep(0.2)  # nothing may happen
+                assert not made.served
+                assert not made.acceptor.visitors
+            made.acceptor.pause(paused=False)
+            await until(lambda: made.served)
+            client.close()
+
+    run(main())
+
+
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
 def test_a_header_in_pieces_is_waited_for_without_spinning(
     run: Run, tmp_path: Path, family: socket.AddressFamily

@@ -208,6 +208,8 @@ def _refuse_open(place: Place, way: Way) -> None:
         return
     try:
         inner = first_of_others(way.end)
+    except NotADirectoryError:
+        return  # a file where a folder should be has nothing in it: whoever wants the folder says so
     except OSError as error:
         raise RootRefused(f"root cannot look through {place}: {error.filename}: {error.strerror}") from error
     if inner is not None:

@@ -150,6 +150,7 @@ class Acceptor:
         self._visitors: dict[_Visitor, None] = {}  # in order of arrival
         self._loop = asyncio.get_running_loop()
         self._accepting = False
+        self._paused = False
 
     @property
     def visitors(self) -> int:
@@ -166,6 +167,19 @@ class Acceptor:
         self._accepting = True
         for listener, state in self._listeners:
             self._loop.add_reader(listener.fileno(), self._accept, listener, state)
+
+    def pause(self, *, paused: bool) -> None:
+        """Leave new connections to other workers, or take them again; those of operators are always taken."""
+        if paused == self._paused:
+            return
+        self._paused = paused
+        for listener, state in self._listeners:
+            if state.get("local") or not self._accepting:
+                continue
+            if paused:
+                self._loop.remove_reader(listener.fileno())
+            else:
+                self._loop.add_reader(listener.fileno(), self._accept, listener, state)
 
     def stop(self, *, empty: bool) -> None:
         """Accept no more. Connections whose header is not complete go on.
@@ -184,7 +198,7 @@ class Acceptor:
 
     def _accept(self, listener: socket.socket, state: dict[str, Any]) -> None:
         for _ in range(_ACCEPTS_AT_ONCE):
-            if not self._accept_one(listener, state):
+            if (self._paused and not state.get("local")) or not self._accept_one(listener, state):
                 return
 
     def _accept_one(self, listener: socket.socket, state: dict[str, Any]) -> bool:
@@ -214,7 +228,7 @@ class Acceptor:
         return True
 
     def _resume(self, listener: socket.socket, state: dict[str, Any]) -> None:
-        if self._accepting:
+        if self._accepting and (not self._paused or state.get("local")):
             self._loop.add_reader(listener.fileno(), self._accept, listener, state)
 
     def _look(self, visitor: _Visitor) -> None:

@@ -31,6 +31,7 @@ from asrsvc.release.speed import cost_class
 from asrsvc.release.versions import Version
 from asrsvc.serving.accept import Acceptor, Limits
 from asrsvc.serving.brief import Brief, Line, say
+from asrsvc.serving.counted import Counted
 from asrsvc.serving.gentle import in_gentle_thread
 from asrsvc.serving.happenings import WORN_MEMORY, WORN_REQUESTS, WORN_TWIN
 from asrsvc.serving.intake import Intake
@@ -57,6 +58,9 @@ _BEAT_SECONDS: Final = 1.0
 _WEIGH_EVERY_BEATS: Final = 5
 _REASON_SECONDS: Final = 1.0  # from SIGTERM until the master says why, at most
 _LOOK_SECONDS: Final = 0.02  # how often a worker that drains looks whether it is done
+_MOST_STALLED: Final = (
+    5  # requests that are read and neither answered nor worked on, as a fault of ours makes them
+)
 _VISITORS: Final = 2048
 _DESCRIPTORS_EACH: Final = 4  # of those that a process may have, one in so many may be a visitor
 
@@ -110,7 +114,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
                 app = await self._load()
             if app is None:
                 return COULD_NOT_LOAD
-            self.config.app = app
+            self.config.app = self._app = Counted(app, self._count)
             self._refused = app.meter.refused
             self.config.load()
             self._refresh_headers()
@@ -291,6 +295,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
 
     def _count_reading(self, change: int) -> None:
         self._reading += change
+        self._count()
         self._count_arriving()
 
     def _state_of(self, parcel: Parcel, waiting: Waiting, place: Place, *, ahead: bool) -> dict[str, Any]:
@@ -327,7 +332,11 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
 
     def _count(self) -> None:
         row = self.brief.row
-        row[Column.IN_HAND] = self._places.in_hand
+        # What the application has read and has not begun to answer is in hand, too. It should have a place
+        # by then, or be on its way to another worker: where it has none, others had better take what comes.
+        read = self._app.uploads - self._reading
+        row[Column.IN_HAND] = max(self._places.in_hand, read)
+        self._acceptor.pause(paused=read - self._places.in_hand >= _MOST_STALLED)
         row[Column.SHORT_AT_WORK] = self._places.short_at_work
         if self._jobs is not None:
             self._jobs.note_requests(self._places.in_hand)

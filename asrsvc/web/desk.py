@@ -120,8 +120,9 @@ class Desk:
         Raises:
             AsrError: why it cannot be had, see `UrlField.fetch`.
         """
-        hold = self._spool.holder(request.scope["state"]["ticket"])
-        await self._url.fetch(request, form, reserve=hold)
+        state = request.scope["state"]
+        with state["intake"].reading():
+            await self._url.fetch(request, form, reserve=self._spool.holder(state["ticket"]))
 
     def enter(self, request: Request, form: Form) -> None:
         """Wait for a place, here or in another worker; what the request asks for has been checked.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Final
 
 from starlette.requests import Request
@@ -19,6 +19,7 @@ from asrsvc.web.clients import client_of
 from asrsvc.web.job_answers import FORMATS, job_body, result_response
 from asrsvc.web.job_events import Events, EventStream
 from asrsvc.web.notices import INCOMPLETE
+from asrsvc.web.run import Intake
 from asrsvc.web.shares import Shares
 from asrsvc.web.transcriptions import FIELDS as TRANSCRIBE_FIELDS
 from asrsvc.web.transcriptions import TIMESTAMPS, parse_fields
@@ -112,7 +113,9 @@ class JobDesk:
 
     async def _create(self, request: Request, client: str) -> Response:
         check_head(request.headers, self._limits.bytes)
-        with self._receiving.one_of(client_of(request.scope).label):
+        intake: Intake | None = request.scope["state"].get("intake")
+        arriving = nullcontext() if intake is None else intake.reading()
+        with self._receiving.one_of(client_of(request.scope).label), arriving:
             arrival = await self._disk.finish(
                 self._store.receive, client, declared_length(request.headers) or 0
             )
