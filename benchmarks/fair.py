@@ -208,8 +208,7 @@ def main() -> None:
     made.add_argument("--only", choices=[scene.name for scene in SCENES], help="one scene")
     options = made.parse_args()
     result = measure(options)
-    print(report(result))
-    finish(options, result, [])
+    finish(result, report(result), options)
 
 
 if __name__ == "__main__":
