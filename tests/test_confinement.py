@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import escaping_helper
 import numpy as np
 import psutil
 import pytest
-from formats import FORMATS, Format, make
+from formats import CLIP, FORMATS, Format, make
 from waiting import PATIENCE, wait_for
 
 from asrsvc.errors import BadAudio
@@ -140,6 +141,21 @@ def test_every_format_is_decoded_as_without_a_sandbox(inside: Inside, tmp_path: 
         inside.sound(b"no sound" * 1000)
     assert inside.answer("new modules") == "none", "what is loaded later would not be found"
     assert inside.process.pid == pid
+
+
+SUBTITLES = "1\n00:00:00,000 --> 00:00:01,000\nwords\n"
+
+
+def test_a_film_with_subtitles_is_decoded(inside: Inside, tmp_path: Path) -> None:
+    """PyAV loads modules of its own for them."""
+    words, film = tmp_path / "words.srt", tmp_path / "film.mkv"
+    words.write_text(SUBTITLES)
+    command = ["ffmpeg", "-v", "error", "-i", str(CLIP), "-i", str(words)]
+    subprocess.run([*command, "-c:a", "flac", "-c:s", "srt", str(film)], check=True, timeout=300)
+    inside.answer("open")
+    _rate, samples = inside.sound(film.read_bytes())
+    assert len(samples) > 16_000
+    assert inside.answer("new modules") == "none"
 
 
 def test_it_is_given_nothing_but_its_socket(

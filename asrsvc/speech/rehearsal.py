@@ -6,12 +6,16 @@ the first time; in the sandbox they would not come.
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
+import pkgutil
 import struct
 from collections import deque
 from contextlib import nullcontext, suppress
 from typing import Final
+
+import av
 
 from asrsvc.speech import decode_file, decode_upload
 from asrsvc.speech.decoded import FileLimits, Refused
@@ -21,6 +25,7 @@ from asrsvc.speech.virtual_io import VirtualFile
 _LIMITS: Final = FileLimits(max_rate=48_000, max_channels=2, max_seconds=10)
 _RATE: Final = 16_000
 _MOST_OPEN: Final = 16  # files with callbacks, before Python has let the last of them go
+_NOT_FOR_DECODING: Final = {"av.__main__", "av.datasets"}
 _BYTES: Final = 16_000  # of sound: a quarter of a second, in two channels
 
 
@@ -31,6 +36,9 @@ def rehearse() -> object:
         what must be held as long as files are decoded: libffi gives the memory of its callbacks back with
         the last of them, and without a file it would get no other.
     """
+    for module in pkgutil.walk_packages(av.__path__, "av."):  # some come with subtitles alone
+        if module.name not in _NOT_FOR_DECODING:
+            importlib.import_module(module.name)
     form = struct.pack("<HHIIHH", 1, 2, _RATE, _RATE * 4, 4, 16)
     sound = b"".join(
         (b"RIFF", struct.pack("<I", 36 + _BYTES), b"WAVEfmt ", struct.pack("<I", len(form)), form)
