@@ -14,6 +14,7 @@ import pytest
 import soundfile
 from bodies import read_reply, request, upload
 from inspection import check_error
+from occupied import queue_length
 from service import CLIPS, Service, is_read, running, wait_for
 from waiting import PATIENCE
 
@@ -71,13 +72,14 @@ def test_clients_that_reset_their_connections_keep_nobody_out(service: Service) 
         working = [held.enter_context(send(service, hours)) for _ in range(IN_HAND)]
         for _ in range(ROUNDS):
             gone = [held.enter_context(send(service, long)) for _ in range(LIMIT)]
-            assert not any(map(is_answered, gone)), "all of them wait"
+            wait_for("all of them wait", lambda: queue_length(service.port, "long") == LIMIT)
             with send(service, long) as refused:
                 reply = read_reply(refused)
                 assert reply.status == 429
                 check_error(reply.json(), "over_capacity")
             for made in gone:
                 reset(made)
+            wait_for("they are dropped", lambda: not queue_length(service.port, "long"))
         assert not any(map(is_answered, working)), "they are still at work: nothing of the queue was taken"
         stays = held.enter_context(send(service, long))
         third = held.enter_context(send(service, long, THIRD))
