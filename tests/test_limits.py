@@ -226,9 +226,9 @@ def test_a_lock_that_is_not_let_go_holds_up_nobody(
 
 COUNTER = """
 import sys, time
-from asrsvc.serving import limits
+from asrsvc.serving import table_lock
 from asrsvc.serving.limits import Allowance, ClientTable, Refused
-limits._LOCK_SECONDS = 30  # one that is paused while it holds the lock delays, and no more
+table_lock._SECONDS = 30  # one that is paused while it holds the lock delays, and no more
 table = ClientTable(int(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()

@@ -15,16 +15,16 @@ Rates are kept as one time for each client (GCRA: ITU-T I.371, the virtual sched
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import mmap
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Final
+
+from asrsvc.serving.table_lock import TableLock
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +37,6 @@ _CLIENTS: Final = 4096
 """whose rate is known; more make the one that has been quiet for longest forgotten"""
 _IN_QUEUE: Final = 0
 """owner of a ticket whose request waits"""
-_LOCK_SECONDS: Final = 0.1
-_LOCK_PAUSE: Final = 0.0005
 _MINUTE_NS: Final = 60_000_000_000
 
 
@@ -84,6 +82,7 @@ class ClientTable:
             ValueError: this is no table, or one of another version.
         """
         self.descriptor = descriptor
+        self._lock = TableLock(descriptor, "the table of clients")
         self._memory = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
         words = memoryview(self._memory).cast("q")
         if len(words) < _HEADER or words[0] != _MAGIC:
@@ -113,28 +112,9 @@ class ClientTable:
             words[0] = _MAGIC
         return cls(descriptor)
 
-    @contextmanager
-    def _locked(self) -> Iterator[bool]:
-        """Hold the lock; False if it could not be had in time.
-
-        A POSIX record lock belongs to the process and goes with it (fcntl(2)). Holders need some
-        microseconds, unless one is stopped there: then limits are not kept, and requests are.
-        """
-        deadline = time.monotonic() + _LOCK_SECONDS
-        while True:
-            try:
-                fcntl.lockf(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    log.error("the table of clients is held by a process that does not let it go")
-                    yield False
-                    return
-                time.sleep(_LOCK_PAUSE)
-        try:
-            yield True
-        finally:
-            fcntl.lockf(self.descriptor, fcntl.LOCK_UN)
+    def _locked(self) -> AbstractContextManager[bool]:
+        """Hold the lock; False if it could not be had in time: then limits are not kept, and requests are."""
+        return self._lock.held()
 
     def enter(self, allowance: Allowance) -> int | Refused:
         """Let a request in: its ticket (NO_TICKET: it cannot be counted now), or why not."""

@@ -13,18 +13,18 @@ The lanes' table is shared memory, as the table of clients is; see `asrsvc.servi
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import mmap
 import os
 import select
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
 
 from asrsvc.serving.lanes import Lane, Waiting, wanted
+from asrsvc.serving.table_lock import TableLock
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +39,6 @@ _SWEPT: Final = 512
 """requests that are looked at, at most, each time that those are dropped whose clients have gone"""
 _SWEEP_PAUSE: Final = 10
 """times as long as that took, until it is done again: a tenth of a worker's time at most"""
-_LOCK_SECONDS: Final = 0.05
-_LOCK_PAUSE: Final = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +69,7 @@ class Queue:
     def __init__(self, lanes: Sequence[Lane], table: int, limit: int) -> None:
         self._lanes = tuple(lanes)
         self._table = table
+        self._lock = TableLock(table, "the queue's table")
         self._limit = limit
         self._memory = mmap.mmap(table, os.fstat(table).st_size)
         words = memoryview(self._memory).cast("q")
@@ -252,29 +251,9 @@ class Queue:
                 average = self._cost[lane] or spent
                 self._cost[lane] = max(1, average + (spent - average) // _SHARE)
 
-    @contextmanager
-    def _locked(self) -> Iterator[bool]:
-        """Hold the lock of the table, or go on without it (False): then two may have a turn at once.
-
-        A POSIX record lock goes with the process that holds it (fcntl(2)); holders need microseconds,
-        unless one is stopped there.
-        """
-        deadline = time.monotonic() + _LOCK_SECONDS
-        held = False
-        while not held:
-            try:
-                fcntl.lockf(self._table, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                held = True
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    log.error("the queue's table is held by a process that does not let it go")
-                    break
-                time.sleep(_LOCK_PAUSE)
-        try:
-            yield held
-        finally:
-            if held:
-                fcntl.lockf(self._table, fcntl.LOCK_UN)
+    def _locked(self) -> AbstractContextManager[bool]:
+        """Hold the lock of the table, or go on without it (False): then two may have a turn at once."""
+        return self._lock.held()
 
 
 def _sweep(lane: Lane, count: int) -> list[Waiting]:
