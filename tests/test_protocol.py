@@ -86,6 +86,32 @@ def test_a_client_that_stays_is_let_go_after_a_time(port: int) -> None:
         assert (reply.status, reply.body) == (413, b"no")
 
 
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"no HTTP\r\n\r\n", head(length=10)])
+def test_the_application_is_said_to_be_reached_once(sent: bytes) -> None:
+    """By a request, by what is none, and by a client that leaves."""
+    told: list[None] = []
+
+    async def main() -> None:
+        config = uvicorn.Config(app, http=protocol.LingeringProtocol, lifespan="off", log_config=None)
+        config.load()
+        made = protocol.LingeringProtocol(config=config, server_state=ServerState(), app_state={})
+        made.reached = lambda: told.append(None)
+        client, server = socket.socketpair()
+        client.sendall(sent)
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: made, server)
+        assert not told
+        if not sent:
+            client.close()
+        async with asyncio.timeout(PATIENCE):
+            while not told:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.001)
+        client.close()
+        await asyncio.sleep(0.05)  # nothing more may come
+        assert told == [None]
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"no HTTP\r\n\r\n"])
 def test_a_connection_that_ends_without_a_request_says_so(sent: bytes) -> None:
     told = threading.Event()

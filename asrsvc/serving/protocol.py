@@ -75,6 +75,8 @@ class LingeringProtocol(HttpToolsProtocol):
     lingering = False
     unserved: Callable[[], None] | None = None
     """called if the connection ends before the application has heard of a request"""
+    reached: Callable[[], None] | None = None
+    """called once: when the application has begun with the request, or nothing will reach it any more"""
     refused: Callable[[int, str], None] | None = None
     """told of the status and the code of what is answered in the place of the application"""
     _wire: asyncio.Transport
@@ -125,6 +127,12 @@ class LingeringProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, or throw away what comes after the request or its answer (asyncio.Protocol)."""
+        self._receive(data)
+        if self.reached is not None:
+            self.loop.call_soon(self.reached)  # behind the first step of the application
+            self.reached = None
+
+    def _receive(self, data: bytes) -> None:
         if self.lingering or self._request_is_whole():
             self._discarded += len(data)
             self._heard = self.loop.time()
@@ -195,6 +203,9 @@ class LingeringProtocol(HttpToolsProtocol):
         for timer in (self._deadline, self._watch):
             if timer is not None:
                 timer.cancel()
+        if self.reached is not None:
+            self.reached()
+            self.reached = None
         if self._current is None and self.unserved is not None:
             self.unserved()
         super().connection_lost(exc)

@@ -58,9 +58,7 @@ _BEAT_SECONDS: Final = 1.0
 _WEIGH_EVERY_BEATS: Final = 5
 _REASON_SECONDS: Final = 1.0  # from SIGTERM until the master says why, at most
 _LOOK_SECONDS: Final = 0.02  # how often a worker that drains looks whether it is done
-_MOST_STALLED: Final = (
-    5  # requests that are read and neither answered nor worked on, as a fault of ours makes them
-)
+_MOST_STALLED: Final = 5  # requests that wait for the application, or are read and not worked on
 _VISITORS: Final = 2048
 _DESCRIPTORS_EACH: Final = 4  # of those that a process may have, one in so many may be a visitor
 
@@ -105,6 +103,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         self._maker: Maker | None = None
         self._state = ServerState()
         self._reading = 0  # bodies
+        self._handed = 0  # connections that have been accepted, and have not reached the application
         self._connecting: set[asyncio.Task[Any]] = set()
         self._jobs: Jobs | None = None
         self._install_signals()
@@ -267,7 +266,15 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         protocol = LingeringProtocol(config=self.config, server_state=self._state, app_state=state)
         if not state.get("local") and self.brief.version is not None:
             state["intake"] = self._intake(protocol)
+        if "refusal" not in state:
+            protocol.reached = lambda: self._count_handed(-1)
+            self._count_handed(1)
         self._connect(protocol, connection)
+
+    def _count_handed(self, change: int) -> None:
+        self._handed += change
+        self._count()
+        self._count_arriving()
 
     def _serve_waiting(self, waiting: Waiting, place: Place, *, ahead: bool) -> None:
         """Hand a connection that has waited, and its request, to uvicorn's protocol."""
@@ -327,6 +334,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         self._connecting.discard(task)
         if task.cancelled() or task.exception() is not None:  # the client had gone meanwhile
             connection.close()
+            if protocol.reached is not None:
+                protocol.reached()
             if protocol.unserved is not None:
                 protocol.unserved()
 
@@ -336,13 +345,13 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         # by then, or be on its way to another worker: where it has none, others had better take what comes.
         read = self._app.uploads - self._reading
         row[Column.IN_HAND] = max(self._places.in_hand, read)
-        self._acceptor.pause(paused=read - self._places.in_hand >= _MOST_STALLED)
+        self._acceptor.pause(paused=read - self._places.in_hand + self._handed >= _MOST_STALLED)
         row[Column.SHORT_AT_WORK] = self._places.short_at_work
         if self._jobs is not None:
             self._jobs.note_requests(self._places.in_hand)
 
     def _count_arriving(self) -> None:
-        self.brief.row[Column.ARRIVING] = self._acceptor.begun + self._reading
+        self.brief.row[Column.ARRIVING] = self._acceptor.begun + self._reading + self._handed
 
     def _observe(self, status: int, note: dict[str, Any]) -> None:
         """Keep count of a request that the engine has answered."""
