@@ -47,7 +47,9 @@ def test_an_upload_that_ends_without_an_answer_counts_no_more() -> None:
 
 
 @pytest.mark.parametrize(
-    "scope", [{**UPLOAD, "method": "GET"}, {**UPLOAD, "state": {}}, {"type": "lifespan"}], ids=repr
+    "scope",
+    [{**UPLOAD, "method": "GET"}, {**UPLOAD, "state": {}}, {"type": "lifespan"}],
+    ids=["GET", "no upload", "no request"],
 )
 def test_nothing_else_counts(scope: dict[str, Any]) -> None:
     assert ask(scope, answers=True) == [0, 0, 0, 0]
