@@ -129,8 +129,13 @@ class LingeringProtocol(HttpToolsProtocol):
         """Parse, or throw away what comes after the request or its answer (asyncio.Protocol)."""
         self._receive(data)
         if self.reached is not None:
-            self.loop.call_soon(self.reached)  # behind the first step of the application
-            self.reached = None
+            self.loop.call_soon(self.say_reached)  # behind the first step of the application
+
+    def say_reached(self) -> None:
+        """Call `reached`, if that has not been done."""
+        reached, self.reached = self.reached, None
+        if reached is not None:
+            reached()
 
     def _receive(self, data: bytes) -> None:
         if self.lingering or self._request_is_whole():
@@ -203,9 +208,7 @@ class LingeringProtocol(HttpToolsProtocol):
         for timer in (self._deadline, self._watch):
             if timer is not None:
                 timer.cancel()
-        if self.reached is not None:
-            self.reached()
-            self.reached = None
+        self.say_reached()
         if self._current is None and self.unserved is not None:
             self.unserved()
         super().connection_lost(exc)

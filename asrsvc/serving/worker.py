@@ -334,8 +334,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         self._connecting.discard(task)
         if task.cancelled() or task.exception() is not None:  # the client had gone meanwhile
             connection.close()
-            if protocol.reached is not None:
-                protocol.reached()
+            protocol.say_reached()
             if protocol.unserved is not None:
                 protocol.unserved()
 
