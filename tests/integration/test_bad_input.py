@@ -659,6 +659,7 @@ def strict_unharmed(strict: Inspection) -> Iterator[Inspection]:
     strict.check()
 
 
+TRIES = 5
 MIB = 2**20
 
 
@@ -744,19 +745,25 @@ def busy(inspection: Inspection) -> float:
 @pytest.mark.parametrize("kind", ["speech", "silence"])
 def test_work_that_its_client_leaves_is_dropped(unharmed: Inspection, kind: str) -> None:
     hours = 3.0
-    if kind == "silence":
+    if kind == "silence":  # a worker needs about a second for it
         content = silence(hours)
-    else:
+    else:  # about five seconds
         hours = 0.5
         samples = np.tile(clip(8_000)[:, 0], int(hours * 3600 / 2.8))
         content = wav(samples, 8_000, "ULAW")
-    before = busy(unharmed)
-    with connection(unharmed.service.port) as made:
-        made.sendall(request(upload(content), X_Request_Id=f"left-in-{kind}"))
-        wait_for("a worker is at it", lambda: busy(unharmed) - before > 1.0)
-    line = unharmed.access_line(f"left-in-{kind}")
-    assert line["error"] == "client_gone"
-    assert 0 < line["audio_seconds"] < hours * 3600 * 0.9
+    for number in range(TRIES):
+        name = f"left-in-{kind}-{number}"
+        before = busy(unharmed)
+        with connection(unharmed.service.port) as made:
+            made.sendall(request(upload(content), X_Request_Id=name))
+            wait_for("a worker is at it", lambda then=before: busy(unharmed) - then > 0.2)
+        line = unharmed.access_line(name)
+        if line["status"] == 200:
+            continue  # the work had ended before this process could leave
+        assert (line["status"], line["error"]) == (499, "client_gone")
+        assert 0 < line["audio_seconds"] < hours * 3600 * 0.9
+        return
+    pytest.fail(f"each of {TRIES} requests had ended before its client left")
 
 
 def test_places_are_free_again_when_clients_leave(tmp_path: Path) -> None:
