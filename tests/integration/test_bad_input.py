@@ -744,11 +744,11 @@ def busy(inspection: Inspection) -> float:
 
 @pytest.mark.parametrize("kind", ["speech", "silence"])
 def test_work_that_its_client_leaves_is_dropped(unharmed: Inspection, kind: str) -> None:
-    hours = 3.0
-    if kind == "silence":  # a worker needs about a second for it
+    if kind == "silence":  # a worker needs about a second of CPU for it
+        hours, begun = 3.0, 0.1
         content = silence(hours)
-    else:  # about five seconds
-        hours = 0.5
+    else:  # about six seconds
+        hours, begun = 0.5, 1.0
         samples = np.tile(clip(8_000)[:, 0], int(hours * 3600 / 2.8))
         content = wav(samples, 8_000, "ULAW")
     for number in range(TRIES):
@@ -756,14 +756,14 @@ def test_work_that_its_client_leaves_is_dropped(unharmed: Inspection, kind: str)
         before = busy(unharmed)
         with connection(unharmed.service.port) as made:
             made.sendall(request(upload(content), X_Request_Id=name))
-            wait_for("a worker is at it", lambda then=before: busy(unharmed) - then > 0.2)
+            wait_for("a worker is at it", lambda then=before: busy(unharmed) - then > begun)
         line = unharmed.access_line(name)
         if line["status"] == 200:
             continue  # the work had ended before this process could leave
         assert (line["status"], line["error"]) == (499, "client_gone")
-        assert 0 < line["audio_seconds"] < hours * 3600 * 0.9
-        return
-    pytest.fail(f"each of {TRIES} requests had ended before its client left")
+        if 0 < line.get("audio_seconds", 0) < hours * 3600 * 0.9:
+            return
+    pytest.fail(f"no request of {TRIES} was dropped in the middle of its work")
 
 
 def test_places_are_free_again_when_clients_leave(tmp_path: Path) -> None:
