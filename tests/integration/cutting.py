@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 import threading
@@ -14,10 +15,14 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close at once, with RST
 
 
 class Proxy:
-    """Passes bytes on; once armed, it cuts a connection behind a certain text in its answer."""
+    """Passes bytes on; once armed, it stops behind a certain text of an answer, until it is told to cut.
+
+    A reset throws away what the client has not yet read: so the cut waits until the client has shown it.
+    """
 
     def __init__(self, port: int) -> None:
-        self.cut_after: bytes | None = None
+        self.stop_after: re.Pattern[bytes] | None = None
+        self._cut = threading.Event()
         self._to = ("127.0.0.1", port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
@@ -31,8 +36,13 @@ class Proxy:
                 return
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
+    def cut(self) -> None:
+        """Reset the connections that stopped, and those that would stop from now on."""
+        self._cut.set()
+
     def close(self) -> None:
         self._ended = True
+        self._cut.set()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -59,9 +69,12 @@ class Proxy:
     def _down(self, client: socket.socket, server: socket.socket) -> None:
         seen = b""
         while data := server.recv(65536):
-            client.sendall(data)
+            passed = len(seen)
             seen += data
-            if self.cut_after is not None and self.cut_after in seen:
+            stop = self.stop_after.search(seen) if self.stop_after is not None else None
+            client.sendall(seen[passed : stop.end() if stop else None])
+            if stop:
+                self._cut.wait(PATIENCE)
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 return
 

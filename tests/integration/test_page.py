@@ -466,8 +466,10 @@ def test_a_connection_that_is_lost_leaves_what_had_come(
     write_recording(tmp_path / "long.flac", 1.0, seed=11)
     with cutting(service.port) as proxy, visiting(browser, f"http://127.0.0.1:{proxy.port}") as page:
         expect(page.locator("#model")).to_contain_text("sensevoice-nano")
-        proxy.cut_after = b'"type":"segment"'
+        proxy.stop_after = re.compile(rb'"type":"segment"[^\n]*\n\n')
         give(page, tmp_path / "long.flac")
+        expect(page.locator(".segment")).not_to_have_count(0)
+        proxy.cut()
         expect(page.locator("#problem")).to_contain_text("The connection was lost")
         expect(page.locator("#problem")).to_contain_text("What had come by then is below")
         kept = page.locator(".segment").count()
@@ -477,7 +479,7 @@ def test_a_connection_that_is_lost_leaves_what_had_come(
         saved = json.loads(Path(started.value.path()).read_text(encoding="utf-8"))
         assert saved["incomplete"] is True
         assert len(saved["segments"]) == kept
-        proxy.cut_after = None
+        proxy.stop_after = None
         page.locator("#again").click()
         done(page)
         assert page.locator(".segment").count() > kept
