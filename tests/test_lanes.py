@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
 from service import wait_for
@@ -23,10 +24,10 @@ from asrsvc.serving.lanes import AHEAD, Lane, Waiting, has_gone, listens
 def descriptors() -> set[tuple[str, int, int]]:
     """What this process has open, each told from whatever else had its number before."""
     found = set()
-    for name in os.listdir("/proc/self/fd"):
+    for path in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):  # the listing's own
-            seen = os.stat(f"/proc/self/fd/{name}")
-            found.add((name, seen.st_dev, seen.st_ino))
+            seen = path.stat()
+            found.add((path.name, seen.st_dev, seen.st_ino))
     return found
 
 
