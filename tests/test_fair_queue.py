@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from waiting import PATIENCE, wait_for
 
 import asrsvc.serving.queue as queue_module
-from asrsvc.serving.lanes import Lane, Waiting
+from asrsvc.serving.lanes import Lane, Waiting, has_gone
 from asrsvc.serving.queue import Ends, Queue, Turn
 
 
@@ -49,19 +49,21 @@ class Line:
             near = socket.create_connection(listener.getsockname())
             far, _ = listener.accept()
         spool = os.memfd_create("request")
-        try:
-            with far:
+        with far:
+            try:
                 return self.queue.put(Waiting(far, spool, self._clock, client=client))
-        finally:
-            os.close(spool)
-            if leave == "half":
-                near.shutdown(socket.SHUT_WR)
-            elif leave == "reset":
-                near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-            if leave in ("close", "reset"):
-                near.close()
-            else:
-                self._clients.append(near)
+            finally:
+                os.close(spool)
+                if leave == "half":
+                    near.shutdown(socket.SHUT_WR)
+                elif leave == "reset":
+                    near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                if leave in ("close", "reset"):
+                    near.close()
+                else:
+                    self._clients.append(near)
+                if leave is not None:
+                    wait_for("the client's end is seen", lambda: has_gone(far))
 
     def take(self, spent: float | None = None) -> int:
         """The client whose turn it is; its request costs so many microseconds."""

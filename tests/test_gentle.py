@@ -66,6 +66,28 @@ def test_hurried_it_has_a_low_priority_and_nothing_else_changes() -> None:
     assert priority() == before
 
 
+def test_a_thread_that_ends_meanwhile_keeps_none_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    scheduler, main = os.sched_getscheduler, THREAD()
+
+    def ended(thread: int) -> int:
+        if thread == main:  # the first one of the process
+            raise ProcessLookupError
+        return scheduler(thread)
+
+    def work() -> tuple[int, int]:
+        begun.set()
+        assert go_on.wait(PATIENCE)
+        return scheduler(THREAD()), os.getpriority(os.PRIO_PROCESS, THREAD())
+
+    future = in_gentle_thread(work)
+    assert begun.wait(PATIENCE)
+    monkeypatch.setattr(os, "sched_getscheduler", ended)
+    hurry(os.getpid())
+    go_on.set()
+    assert future.result(PATIENCE) == wanted(os.SCHED_OTHER)
+
+
 def test_one_that_has_ended_is_left_alone() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait(PATIENCE)

@@ -30,7 +30,7 @@ from asrsvc.speech.segment import Segmenter
 from asrsvc.speech.transcribe import Options, Transcriber
 from asrsvc.speech.types import FloatArray, Segment
 
-DEADLINE = 60.0
+DEADLINE = 180.0
 MODEL = Model.load(NANO, version="nano", threads=1)
 SEGMENTER = Segmenter()
 OPTIONS = Options(words=True, tokens=True)

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
 from service import wait_for
@@ -20,8 +21,14 @@ from waiting import PATIENCE
 from asrsvc.serving.lanes import AHEAD, Lane, Waiting, has_gone, listens
 
 
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+def descriptors() -> set[tuple[str, int, int]]:
+    """What this process has open, each told from whatever else had its number before."""
+    found = set()
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the listing's own
+            seen = path.stat()
+            found.add((path.name, seen.st_dev, seen.st_ino))
+    return found
 
 
 def close(lane: Lane) -> None:
@@ -122,10 +129,10 @@ def test_who_waits_keeps_no_descriptor_of_who_let_it_in(lane: Lane, clients: lis
     before = descriptors()
     for number in range(50):
         put(lane, clients, number)
-    assert descriptors() == before + 50, "the clients' own"
+    assert len(descriptors() - before) == 50, "the clients' own"
     while (waiting := lane.take()) is not None:
         waiting.close()
-    assert descriptors() == before + 50
+    assert len(descriptors() - before) == 50
 
 
 def test_a_connection_lives_as_long_as_it_waits(lane: Lane, clients: list[socket.socket]) -> None:
@@ -166,9 +173,12 @@ def test_one_that_has_only_shut_down_its_half_still_listens() -> None:
                     client.close()
                 else:
                     client.shutdown(socket.SHUT_WR)
-                wait_for("the end", lambda connection=connection: has_gone(connection), 5)
-                assert listens(connection) != leaves
-                assert leaves or client.recv(100) == AHEAD
+                wait_for("the end", lambda connection=connection: has_gone(connection))
+                if leaves:
+                    wait_for("the reset", lambda connection=connection: not listens(connection))
+                else:
+                    assert listens(connection)
+                    assert client.recv(100) == AHEAD
     near, far = socket.socketpair()
     with far:
         near.close()
@@ -281,4 +291,4 @@ def test_one_that_is_taken_alone_is_taken_once_and_leaves_no_descriptor(
         assert waiting.connection.recv(10) == b"%d" % number
         waiting.close()
     assert lane.take(alone=True) is None
-    assert descriptors() == before
+    assert descriptors() <= before

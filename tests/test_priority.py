@@ -105,4 +105,4 @@ def test_a_decoder_starts_gently_where_all_have_the_lowest_priority(tmp_path: Pa
 
 
 def test_a_twin_is_made_where_all_have_the_lowest_priority(tmp_path: Path) -> None:
-    assert run(_TWIN, NANO, tmp_path / "store", PATIENCE) == "ready"
+    assert run(_TWIN, NANO, tmp_path / "store", 2 * PATIENCE) == "ready"

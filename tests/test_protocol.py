@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import threading
 import time
@@ -34,13 +35,14 @@ async def app(scope: dict[str, Any], _receive: Any, send: Any) -> None:
 
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[int]:
-    """A server in this process, with the bounds that the test's marker gives."""
+    """A server in this process, with the bounds that the test's marker gives; the test sees its state."""
     for name, value in request.param.items():
         monkeypatch.setattr(protocol, name, value)
     config = uvicorn.Config(
         app, loop="uvloop", http=protocol.LingeringProtocol, lifespan="off", log_config=None
     )
     server = uvicorn.Server(config)
+    request.node.state = server.server_state
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
@@ -157,10 +159,13 @@ GET_LARGE = b"GET /large HTTP/1.1\r\nHost: test\r\n\r\n"
 
 
 @bounds(FLUSH_SECONDS=0.3)
-def test_a_client_that_takes_nothing_of_its_answer_is_let_go(port: int) -> None:
+def test_a_client_that_takes_nothing_of_its_answer_is_let_go(
+    port: int, request: pytest.FixtureRequest
+) -> None:
     with connection(port) as made:
         made.sendall(GET_LARGE)
-        time.sleep(2)
+        assert select.select([made], [], [], PATIENCE)[0], "its answer has begun"
+        wait_for("it is let go", lambda: not request.node.state.connections)
         received = 0
         with pytest.raises(ConnectionResetError):
             while data := made.recv(2**20):
@@ -169,7 +174,7 @@ def test_a_client_that_takes_nothing_of_its_answer_is_let_go(port: int) -> None:
         assert received < LARGE
 
 
-@bounds(FLUSH_SECONDS=3.0)
+@bounds(FLUSH_SECONDS=5.0)
 def test_a_client_that_takes_its_answer_slowly_gets_all_of_it(port: int) -> None:
     with connection(port) as made:
         made.sendall(GET_LARGE)

@@ -334,7 +334,7 @@ def test_a_body_that_turns_malformed_ends_the_request_too(caplog: pytest.LogCapt
 
     async def patient(_scope: Any, receive: Any, send: Any) -> None:
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(DEADLINE / 2):
                 while True:
                     message = await receive()
                     heard.append(message["type"])
