@@ -138,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
     hub: Hub
     is_storage: bool
     protocol_version = "HTTP/1.1"
-    timeout = 30
+    timeout = PATIENCE
     disable_nagle_algorithm = True
 
     def log_message(self, *_: Any) -> None:
@@ -347,9 +347,11 @@ def raw_server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        over.set()
-        thread.join(10)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            over.set()
+            thread.join(PATIENCE)
 
 
 def model_files(seed: str = "", *, size: int = 20_000) -> dict[str, bytes]:
