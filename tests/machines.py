@@ -202,6 +202,9 @@ def _read(connection: socket.socket) -> Asked | None:
     first, *lines = head.decode("latin-1").split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
     while len(body) < int(headers.get("content-length", 0)):
-        body += connection.recv(65536)
+        data = connection.recv(65536)
+        if not data:
+            return None
+        body += data
     method, path, _version = first.split(" ")
     return Asked(method, path, headers, body, time.time())
