@@ -156,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if self._fault.silent:
                 self._note(0)
-                self.hub.sleep(60)
+                self.hub.sleep(3 * PATIENCE)
             elif self._fault.reset:
                 self._note(0)
             elif self._fault.status is not None or self._fault.body is not None:
