@@ -46,9 +46,10 @@ def do_no_good(question: dict[str, Any]) -> None:
         time.sleep(1000)
     elif what == "eat":
         held = []
-        while True:
+        while len(held) < 500:  # more than it may, and an end: who looks may be held up
             held.append(b"x" * 2**20)
             time.sleep(0.002)
+        time.sleep(1000)
 
 
 if __name__ == "__main__":

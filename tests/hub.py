@@ -138,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
     hub: Hub
     is_storage: bool
     protocol_version = "HTTP/1.1"
-    timeout = 30
+    timeout = PATIENCE
     disable_nagle_algorithm = True
 
     def log_message(self, *_: Any) -> None:
@@ -156,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if self._fault.silent:
                 self._note(0)
-                self.hub.sleep(60)
+                self.hub.sleep(3 * PATIENCE)
             elif self._fault.reset:
                 self._note(0)
             elif self._fault.status is not None or self._fault.body is not None:
@@ -347,9 +347,11 @@ def raw_server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        over.set()
-        thread.join(10)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            over.set()
+            thread.join(PATIENCE)
 
 
 def model_files(seed: str = "", *, size: int = 20_000) -> dict[str, bytes]:

@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from waiting import PATIENCE
+
 NAMES = ("localhost", "media.example.org", "other.example.org")
 
 
@@ -95,7 +97,7 @@ def silence(head: bytes = b"") -> Answer:
 
     def answer(machine: Machine, made: socket.socket) -> None:
         made.sendall(head)
-        machine.over.wait(120)
+        machine.over.wait(3 * PATIENCE)
 
     return answer
 

@@ -208,7 +208,7 @@ def test_a_roll_that_fails_leaves_what_served(place: Place) -> None:
 def test_a_version_that_does_badly_is_taken_back(place: Place, behaviour: str, said: str) -> None:
     place.master(behaviour)
     tried(place.store, place.b)
-    done = place.run("activate", place.b.id, "--watch", "30")
+    done = place.run("activate", place.b.id, "--watch", "600")
     failed(
         done, 43, f"{place.b.id} served and did badly: {said}.*; {place.a.id} serves again", place.a.id, ""
     )
@@ -413,7 +413,7 @@ def test_prune_keeps_what_is_needed_and_the_newest(place: Place) -> None:
     other_host.promote(others[3])
     with (others[2].path / "tokens.json").open("rb") as file:
         code = "import mmap, sys; m = mmap.mmap(0, 0, prot=mmap.PROT_READ); print(flush=True); input()"
-        code = code.replace("input()", "import time; time.sleep(60)")
+        code = code.replace("input()", "import time; time.sleep(500)")
         with subprocess.Popen([sys.executable, "-c", code], stdin=file, stdout=subprocess.PIPE) as mapping:
             assert mapping.stdout is not None
             mapping.stdout.readline()
@@ -447,7 +447,7 @@ def test_prune_removes_the_versions_that_are_named_or_none(place: Place) -> None
         failed(place.run(*wrong), 2, "either versions to remove, or --keep N", "", "--help")
     with (d.path / "tokens.json").open("rb") as file:
         code = (
-            "import mmap, time; m = mmap.mmap(0, 0, prot=mmap.PROT_READ); print(flush=True); time.sleep(60)"
+            "import mmap, time; m = mmap.mmap(0, 0, prot=mmap.PROT_READ); print(flush=True); time.sleep(500)"
         )
         with subprocess.Popen([sys.executable, "-c", code], stdin=file, stdout=subprocess.PIPE) as mapping:
             assert mapping.stdout is not None

@@ -248,7 +248,7 @@ def test_an_interrupted_pull_says_that_it_can_go_on(tool: Tool, hub: Hub) -> Non
 
 def test_a_terminal_gets_a_bar(tool: Tool, hub: Hub) -> None:
     hub.repositories["org/model"] = model_files(size=4200)
-    hub.fail("storage", trickle=0.01, cut=300, times=1)  # long enough for a bar
+    slow = hub.fail("storage", trickle=0.05, cut=4000, times=1)  # until there is a bar
     main, other = pty.openpty()
     command = [sys.executable, "-P", "-m", "asrsvc.release.cli", "pull", "hf:org/model"]
     with subprocess.Popen(
@@ -259,9 +259,11 @@ def test_a_terminal_gets_a_bar(tool: Tool, hub: Hub) -> None:
         try:
             while block := os.read(main, 4096):
                 said += block
+                if b"] model_quant.onnx: " in said:
+                    slow.trickle = 0
         except OSError:  # the other end is closed
             pass
         os.close(main)
     assert process.returncode == 0
-    assert re.search(rb"\r\[[#.]{24}\] model_quant.onnx: \d+ B of 4.1 KiB, \d+ %", said), said
+    assert re.search(rb"\r\[[#.]{24}\] model_quant.onnx: [\d.]+ (?:B|KiB) of 4.1 KiB, \d+ %", said), said
     assert b"\x1b[K" in said

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from stores import add, served
+from waiting import PATIENCE
 
 from asrsvc.release.store import Store, Version
 from asrsvc.serving.ledger import Ledger
@@ -70,5 +71,5 @@ def test_a_wish_that_comes_while_another_is_dropped_stays(store: Store, base: Ve
         wishing = threading.Thread(target=tool.set_next, args=(new,))
         wishing.start()
         store.drop_next(old)
-        wishing.join(10)
+        wishing.join(PATIENCE)
         assert store.pointer("next") == new

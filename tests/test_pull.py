@@ -37,7 +37,7 @@ from asrsvc.release.sources import Hub as Repository
 from asrsvc.release.store import Store, Version
 from asrsvc.release.verify import verify
 
-LIMITS = Limits(backoff_seconds=0.01, idle_seconds=5, seconds=60, tries=3)
+LIMITS = Limits(backoff_seconds=0.01, idle_seconds=PATIENCE, seconds=2 * PATIENCE, tries=3)
 FILES = model_files()
 WEIGHTS = FILES["model_quant.onnx"]
 SIZE = len(WEIGHTS)
@@ -315,15 +315,14 @@ def test_a_failure_is_told_and_leaves_nothing_half_done(store: Store, hub: Hub, 
     if where == "again":
         hub.fail("storage", **how)
     hub.fail(where, **how)
-    idle, whole = 0.3 if name == "silent" else 10, 3 if name == "trickle" else 30
+    idle = 0.3 if name == "silent" else LIMITS.idle_seconds
+    whole = 3 if name == "trickle" else LIMITS.seconds
     quick = replace(LIMITS, idle_seconds=idle, seconds=whole, list_bytes=1 << 16)
     if name == "list is deep":
         quick = replace(quick, list_bytes=1 << 20)
-    began = time.monotonic()
     with pytest.raises(expected, match=message) as caught:
         get(store, hub, SOURCES[0], limits=quick)
     assert type(caught.value) is expected
-    assert time.monotonic() - began < 20
     assert "secret" not in str(caught.value)
     nothing_is_visible(store)
     if expected is not DownloadFailed:
@@ -372,7 +371,7 @@ def test_a_hub_that_asks_for_a_pause_gets_it_within_reason(store: Store, hub: Hu
     hub.fail("am.mvn", status=429, header={"Retry-After": "99999"}, times=1)
     began = time.monotonic()
     get(store, hub, SOURCES[0], limits=replace(LIMITS, longest_backoff_seconds=1.5))
-    assert 2.5 <= time.monotonic() - began < 20
+    assert 2.5 <= time.monotonic() - began < PATIENCE
 
 
 def test_a_header_that_trickles_ends_at_the_deadline(store: Store) -> None:
@@ -882,7 +881,7 @@ from asrsvc.release.store import Store
 from asrsvc.release.verify import verify
 
 kind, root, source, url, stride = sys.argv[1:]
-limits = Limits(backoff_seconds=0.01, seconds=30)
+limits = Limits(backoff_seconds=0.01, idle_seconds=300, seconds=300)
 
 def once(store):
     pull(store, source, endpoints=Endpoints(url, url), limits=limits)

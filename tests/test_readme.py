@@ -98,7 +98,7 @@ def test_the_command_with_a_model_serves_it(tmp_path: Path) -> None:
             wait_for("a ready worker", lambda: "worker ready" in log_path.read_text(), 300)
         finally:
             serve.send_signal(signal.SIGTERM)
-            serve.wait(60)
+            serve.wait(PATIENCE)
     said = log_path.read_text()
     assert "model_quant.onnx: 4.9 MiB, whole" in said
     assert re.search(rf"asrsvc on http://127.0.0.1:{port} \(loading nano-\w{{8}}\)", said)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from service import free_port
+from waiting import PATIENCE
 
 from asrsvc import settings
 
@@ -31,7 +32,13 @@ def environment(**more: str) -> dict[str, str]:
 
 def run(*command: str | Path, cwd: Path = Path("/"), **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=cwd, env=environment(**more), capture_output=True, text=True, check=False, timeout=90
+        command,
+        cwd=cwd,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=2 * PATIENCE,
     )
 
 
@@ -303,7 +310,7 @@ def test_two_set_ups_wait_for_each_other(bare: Path) -> None:
             assert "waiting for another set-up" in process.stderr.readline()
             mark_installed(bare)  # what the other one does
             fcntl.flock(lock, fcntl.LOCK_UN)
-            _, rest = process.communicate(timeout=30)
+            _, rest = process.communicate(timeout=PATIENCE)
         finally:
             process.kill()
             process.wait()
@@ -329,7 +336,7 @@ def test_gunicorn_takes_its_place_and_loads_the_same_settings(fresh: Path, tmp_p
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=PATIENCE)
     url, told = said.splitlines()
     version = json.loads((fresh / "var/store/current/manifest.json").read_text())["id"]
     assert url == f"asrsvc on http://127.0.0.1:{port} (loading {version})"

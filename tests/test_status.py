@@ -191,7 +191,7 @@ def test_a_reader_never_sees_half_a_file(path: Path) -> None:
         assert process.stdout is not None
         process.stdout.readline()
         try:
-            seen, end = Counter[str](), time.monotonic() + 60
+            seen, end = Counter[str](), time.monotonic() + 180
             while (seen.total() < 2000 or len(seen) < 2) and time.monotonic() < end:
                 seen[read(path).state] += 1
         finally:

@@ -30,7 +30,7 @@ COUNTER = f"""
 import mmap, sys, threading
 from asrsvc.serving import table_lock
 from asrsvc.serving.table_lock import TableLock
-table_lock._SECONDS = 90
+table_lock._SECONDS = 280
 descriptor = int(sys.argv[1])
 lock, words = TableLock(descriptor, "the table"), memoryview(mmap.mmap(descriptor, 0)).cast("q")
 def count():

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from waiting import PATIENCE
 
+from asrsvc.release import process
 from asrsvc.release.process import Child, ChildBroke, ChildRefused, Limits, plain
 
 MEMORY = 200 * 2**20
@@ -22,6 +23,7 @@ MEMORY = 200 * 2**20
 @pytest.fixture
 def child(monkeypatch: pytest.MonkeyPatch, checkout: Path) -> Iterator[Child]:
     monkeypatch.setenv("PYTHONPATH", f"{checkout / 'tests'}:{checkout}")
+    monkeypatch.setattr(process, "_END_SECONDS", PATIENCE)
     found = Child("bad_children", Limits(MEMORY, time.monotonic() + 3 * PATIENCE))
     try:
         yield found
@@ -108,8 +110,8 @@ def test_it_ends_when_its_parent_is_killed(checkout: Path) -> None:
     parent_code = (
         "import time\n"
         "from asrsvc.release.process import Child, Limits\n"
-        "child = Child('asrsvc.release.trial.child', Limits(2**32, time.monotonic() + 100))\n"
-        "child.ask({'do': 'hello'}, doing='', seconds=60)\n"
+        "child = Child('asrsvc.release.trial.child', Limits(2**32, time.monotonic() + 1000))\n"
+        "child.ask({'do': 'hello'}, doing='', seconds=600)\n"
         "print(child.pid, flush=True)\n"
         "time.sleep(1000)\n"
     )

@@ -344,11 +344,21 @@ def _listener_pid(port: int) -> int | None:
     # the oldest process that holds it: a master, rather than one of its workers
     for pid in sorted(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()):
         try:
-            if any(str(entry.readlink()) in inodes for entry in Path(f"/proc/{pid}/fd").iterdir()):
+            if _holds(pid, inodes):
                 return pid
         except OSError:
             continue  # gone, or another user's
     return None
+
+
+def _holds(pid: int, sockets: set[str]) -> bool:
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            if str(entry.readlink()) in sockets:
+                return True
+        except FileNotFoundError:
+            continue  # closed meanwhile
+    return False
 
 
 def _check_socket_file(path: Path) -> None:
