@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,16 @@ def watch(strike: Strike, below: Path | None = None) -> None:
     sys.addaudithook(hook)
 
 
+def fork() -> int:
+    """As `os.fork`. Python warns from 3.12 on where threads run: other tests may have left some."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
 def in_child(action: Callable[[], object]) -> int:
     """Run it in a forked process; the exit code: 0, 1 for an exception, KILLED."""
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         code = 1
         try:

@@ -24,7 +24,7 @@ from asrsvc.speech.features import FEATURE_SIZE
 from asrsvc.speech.model import Model
 from asrsvc.speech.session import BAKED_MODEL_FILE, BAKED_WEIGHTS_FILE
 
-LIMITS = MakeLimits(seconds=100)
+LIMITS = MakeLimits(seconds=3 * PATIENCE)
 
 
 def bake(store: Store, version: Version, limits: MakeLimits = LIMITS) -> Found:
@@ -189,7 +189,10 @@ def test_a_version_that_cannot_be_baked_is_remembered_and_left_as_it_is(tmp_path
 
 @pytest.mark.parametrize(
     ("limits", "reason"),
-    [(MakeLimits(seconds=0.05), "no answer within"), (MakeLimits(100, 2**20), "1 MiB is the limit")],
+    [
+        (MakeLimits(seconds=0.05), "no answer within"),
+        (MakeLimits(LIMITS.seconds, 2**20), "1 MiB is the limit"),
+    ],
 )
 def test_what_takes_too_long_or_too_much_is_ended(limits: MakeLimits, reason: str, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,7 +24,7 @@ print(json.dumps(ideal_waits(requests, int(sys.argv[2]))))
 
 def ideal(requests: list[tuple[float, float, float]], workers: int) -> Any:
     command = [sys.executable, "-c", LINE, json.dumps(requests), str(workers)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=True)
     return json.loads(done.stdout)
 
 
@@ -43,7 +44,9 @@ def test_it_runs_and_says_what_it_measured(program: str, tmp_path: Path) -> None
     command += ["--capacity-seconds", "2", "--json", str(target)]
     command += ["--phase-seconds", "3"] if program != "waits.py" else []
     command += ["--soak-seconds", "1"] if program == "swap.py" else []
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=3 * PATIENCE, check=False
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads(target.read_bytes())
     assert result["ratio_p99"] > 0
@@ -56,7 +59,9 @@ def test_the_benchmark_of_rollbacks_runs_and_says_what_it_measured(tmp_path: Pat
     target = tmp_path / "result.json"
     command = [sys.executable, "benchmarks/rollback.py", "--model", "nano", "--rounds", "2"]
     command += ["--capacity-seconds", "2", "--json", str(target)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=3 * PATIENCE, check=False
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads(target.read_bytes())
     assert len(result["rounds"]) == 2
@@ -69,7 +74,9 @@ def test_the_benchmark_of_rollbacks_runs_and_says_what_it_measured(tmp_path: Pat
 def test_one_command_runs_the_benchmarks_of_throughput_memory_and_cores(tmp_path: Path) -> None:
     programs = ["load.py", "memory.py", "growth.py", "cores.py"]
     command = [sys.executable, "benchmarks/all.py", "--quick", "--to", str(tmp_path), "--only", *programs]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=380, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=4 * PATIENCE, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     found = {name: json.loads((tmp_path / name).with_suffix(".json").read_bytes()) for name in programs}
     assert found["load.py"]["ratio_throughput"] > 0

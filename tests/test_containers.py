@@ -17,6 +17,7 @@ from broken_models import NANO
 from formats import SECONDS, make
 from media import FIRST, RATE, SECOND, Sound, clip, container, matroska_of_tracks, mp4_of_tracks, quiet
 from ogg_files import opus_file
+from waiting import PATIENCE
 
 from asrsvc.errors import AsrError, BadAudio, TooLarge
 from asrsvc.speech.batch import Batcher
@@ -28,7 +29,7 @@ from asrsvc.speech.transcribe import Options, Progress, Transcriber
 from asrsvc.speech.types import AUDIO_INCOMPLETE, Notice, Transcript
 
 FOLDER = Path(__file__).resolve().parent / "data" / "recordings"
-DEADLINE = 60.0
+DEADLINE = PATIENCE
 LIMIT = 1000.0
 BOTH = [FIRST, SECOND]
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from formats import FORMATS, SECONDS, ByFFmpeg, Format, clip, make
+from waiting import PATIENCE
 
 from asrsvc.errors import AsrError, BadAudio, TooLarge
 from asrsvc.speech.decode import Limits, Recording
@@ -23,7 +24,7 @@ RATE = 16_000
 
 @pytest.fixture(scope="module")
 def helpers() -> Iterator[HelperPool]:
-    pool = HelperPool(memory_bytes=2**30, block_timeout=60)
+    pool = HelperPool(memory_bytes=2**30, block_timeout=PATIENCE)
     yield pool
     pool.close()
 
@@ -243,14 +244,14 @@ BAIT = {
     "hls of a file": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n",
     "m3u": "#EXTM3U\n{url}/a.mp3\n",
     "concat": "ffconcat version 1.0\nfile {url}/a.mp3\nfile /etc/passwd\n",
-    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio {port} RTP/AVP 0\n",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 {host}\nt=0 0\nm=audio {port} RTP/AVP 0\n",
     "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"'
     ' mediaPresentationDuration="PT10S" minBufferTime="PT1S"><Period><AdaptationSet mimeType="audio/mp4">'
     '<Representation id="1" bandwidth="1"><BaseURL>{url}/a.mp4</BaseURL></Representation>'
     "</AdaptationSet></Period></MPD>",
     "pls": "[playlist]\nFile1={url}/a.mp3\nNumberOfEntries=1\n",
     "asx": '<asx version="3.0"><entry><ref href="{url}/a.wma"/></entry></asx>',
-    "rtsp": "RTSPtext\nrtsp://127.0.0.1:{port}/x\n",
+    "rtsp": "RTSPtext\nrtsp://{host}:{port}/x\n",
     "subtitles by name": "{{\nDEMUXER:lavfi\namovie={url}/a.mp3\n",
 }
 
@@ -260,9 +261,10 @@ BAIT = {
 def test_a_playlist_is_refused_and_nothing_that_it_names_is_opened(
     decode: Decoder, name: str, padding: int
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    host = "127.84.79.77"  # of this machine, and no other program connects to it by mistake
+    with socket.create_server((host, 0)) as listener:
         port = listener.getsockname()[1]
-        text = BAIT[name].format(url=f"http://127.0.0.1:{port}", port=port)
+        text = BAIT[name].format(url=f"http://{host}:{port}", host=host, port=port)
         error = decode.error(text.encode() + b"\n" * padding)
         listener.setblocking(False)
         with pytest.raises(BlockingIOError):

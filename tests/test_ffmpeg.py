@@ -8,7 +8,7 @@ import math
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import av
@@ -19,6 +19,7 @@ from formats import SECONDS, clip, make
 from waiting import PATIENCE, wait_for
 
 from asrsvc.errors import AsrError, BadAudio
+from asrsvc.speech import ffmpeg
 from asrsvc.speech.decoded import FileLimits
 from asrsvc.speech.ffmpeg import HelperPool
 from asrsvc.speech.helper import Helper, Request
@@ -53,8 +54,13 @@ def children() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if child not in _others]
 
 
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
+def descriptors() -> set[tuple[str, str]]:
+    """Numbers, and what they are of."""
+    found = set()
+    for link in list(Path("/proc/self/fd").iterdir()):
+        with suppress(FileNotFoundError):  # that of the list itself
+            found.add((link.name, str(link.readlink())))
+    return found
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -77,11 +83,11 @@ def good(tmp_path: Path) -> bytes:
 def pool() -> Iterator[HelperPool]:
     """A pool whose test must leave no process and no descriptor behind."""
     before = descriptors()
-    made = HelperPool(memory_bytes=2**30, block_timeout=60)
+    made = HelperPool(memory_bytes=2**30, block_timeout=PATIENCE)
     yield made
     made.close()
     assert not children()
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def pcm(samples: np.ndarray, rate: int = 16_000, codec: str = "pcm_s16le") -> bytes:
@@ -171,7 +177,7 @@ def test_a_helper_that_hangs_is_ended(good: bytes) -> None:
 
 def test_a_file_that_needs_more_memory_than_allowed_is_refused(good: bytes) -> None:
     """Ten seconds at 384 kHz, in a helper that may have 24 MB more than at its start."""
-    pool = HelperPool(memory_bytes=24 * 2**20, block_timeout=60)
+    pool = HelperPool(memory_bytes=24 * 2**20, block_timeout=PATIENCE)
     try:
         assert seconds(pool, good) == pytest.approx(SECONDS, abs=0.05)
         with pytest.raises(BadAudio, match="more memory than it may have"):
@@ -245,7 +251,7 @@ def test_a_helper_at_work_leaves_when_its_socket_closes() -> None:
     helper = Helper(2**30)
     with opened(long_recording(5)) as descriptor:
         helper.request(descriptor, Request(FileLimits(384_000, 16, math.inf), 100))
-        helper.receive(60)
+        helper.receive(PATIENCE)
         helper._socket.close()
         assert helper._process.wait(PATIENCE) == 0
         assert helper.said() == ""
@@ -262,7 +268,7 @@ def test_a_hundred_bad_files_leave_no_descriptor(pool: HelperPool, tmp_path: Pat
 
 
 def test_a_spare_is_ready_while_a_long_file_is_decoded(good: bytes) -> None:
-    pool = HelperPool(memory_bytes=2**30, block_timeout=60, spare=True)
+    pool = HelperPool(memory_bytes=2**30, block_timeout=PATIENCE, spare=True)
     try:
         with opened(long_recording(5)) as descriptor:
             running = blocks(pool, descriptor)
@@ -275,7 +281,10 @@ def test_a_spare_is_ready_while_a_long_file_is_decoded(good: bytes) -> None:
         pool.close()
 
 
-def test_a_short_file_that_nobody_wants_any_more_costs_no_helper(pool: HelperPool, good: bytes) -> None:
+def test_a_short_file_that_nobody_wants_any_more_costs_no_helper(
+    pool: HelperPool, good: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ffmpeg, "_LEFT_SECONDS", PATIENCE)  # a busy machine takes longer for what is left
     pool.warm_up()
     pids = pool.pids()
     for _ in range(5):

@@ -15,6 +15,7 @@ import pytest
 import soundfile
 from broken_models import NANO
 from formats import TEXT, ByFFmpeg, clip, make
+from waiting import PATIENCE
 
 from asrsvc.errors import BadAudio
 from asrsvc.speech.batch import Batcher
@@ -35,7 +36,7 @@ QUIET = np.random.default_rng(1).normal(0, 1e-4, 4 * RATE).astype(np.float32)
 LATER = np.concatenate([QUIET, soundfile.read(CLIPS / "en_2.flac", dtype="float32")[0]])
 """another clip behind a pause"""
 LIMITS = Limits(max_seconds=600)
-DEADLINE = 60.0
+DEADLINE = PATIENCE
 
 
 @pytest.fixture(scope="module")

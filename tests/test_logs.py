@@ -21,10 +21,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import PATIENCE
 
 from asrsvc.serving.logs import JsonFormatter, TextFormatter, configuration
 
-DEADLINE = 90.0
+DEADLINE = PATIENCE
 """seconds that a child process may take"""
 
 Log = Callable[[logging.Logger], None]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kill_points import KILLED, failing_from, in_child, killed_at
+from kill_points import KILLED, failing_from, fork, in_child, killed_at
 from prometheus_client import values
 
 from asrsvc.web.meter import Meter
@@ -33,7 +33,7 @@ def files(tmp_path: Path) -> MetricFiles:
 
 def worker(files: MetricFiles, version: str = "v", requests: int = 1) -> None:
     """A process that answers so many requests, has one more in hand, and is killed."""
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         try:
             meter = Meter(files, version, load_seconds=1.5, twin="damaged")

@@ -12,6 +12,7 @@ import pytest
 import reference_funasr
 import soundfile
 from reference_funasr import Ask, FloatArray
+from waiting import PATIENCE
 
 from asrsvc.speech.engine import Engine
 from asrsvc.speech.features import FbankExtractor
@@ -37,7 +38,7 @@ BATCH_LENGTHS = (
     (60, 40, 20, 10),
 )
 """frames of each matrix of each batch"""
-DEADLINE = 110.0
+DEADLINE = 2 * PATIENCE
 """seconds that the reference may take for all that one test asks"""
 
 

@@ -225,7 +225,11 @@ PIECES = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.data_too_large])
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.data_too_large, HealthCheck.too_slow],
+)
 @given(
     pieces=PIECES,
     seconds=st.sampled_from([1.0, 1.5, 3.0, 8.0, 11.37, 30.0]),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from stores import add, served
+from waiting import PATIENCE
 
 from asrsvc.errors import NotTried, RollAborted, RollFailed, TrialFailed, WatchFailed
 from asrsvc.release import swap
@@ -21,6 +22,8 @@ from asrsvc.release.swap_types import Serving, Terms
 from asrsvc.release.versions import check_digests
 
 TERMS = Terms(watch_seconds=0.6)
+LONG = Terms(watch_seconds=PATIENCE, forced=True)
+"""for what is found in the watch, which ends with that: a machine that pauses would end a short one"""
 
 
 @dataclass
@@ -138,12 +141,11 @@ def test_where_little_is_known_of_the_old_version_errors_alone_count(
 ) -> None:
     a, b = current(store), add(store, "b")
     service = Told(store, a.id, after={b.id: numbers})
-    terms = replace(TERMS, forced=True)
     if said is None:
-        assert swap.activate(store, service, b, terms).serves
+        assert swap.activate(store, service, b, replace(TERMS, forced=True)).serves
         return
     with pytest.raises(WatchFailed, match=f"{said}.*; {a.id} serves again"):
-        swap.activate(store, service, b, terms)
+        swap.activate(store, service, b, LONG)
     assert service.rolls == [b.id, a.id]
     assert current(store) == a
     withdrawn = store.record(b.id).withdrawn
@@ -155,7 +157,7 @@ def test_where_going_back_fails_both_reasons_are_told(store: Store) -> None:
     a, b = current(store), add(store, "b")
     service = Told(store, a.id, fails={a.id}, after={b.id: replace(NOTHING, requests=40, errors=40)})
     with pytest.raises(WatchFailed, match=f"100% errors.*going back to {a.id} failed: it crashed"):
-        swap.activate(store, service, b, replace(TERMS, forced=True))
+        swap.activate(store, service, b, LONG)
     assert current(store) == b
 
 
@@ -169,7 +171,7 @@ def test_the_only_version_serves_on_however_it_does(store: Store) -> None:
 
     service.roll = roll  # type: ignore[method-assign]
     with pytest.raises(WatchFailed, match="no other version served before, so it serves on"):
-        swap.activate(store, service, a, replace(TERMS, forced=True))
+        swap.activate(store, service, a, LONG)
 
 
 def test_a_service_that_ends_in_the_watch_is_told(store: Store) -> None:
@@ -182,8 +184,8 @@ def test_a_service_that_ends_in_the_watch_is_told(store: Store) -> None:
         service.runs = False
 
     with pytest.raises(RollAborted, match="the service has ended"):
-        swap.activate(store, service, b, replace(TERMS, forced=True, say=hear))
-    assert said == [f"{b.id} serves; watching it for 0.6 s"]
+        swap.activate(store, service, b, replace(LONG, say=hear))
+    assert said == [f"{b.id} serves; watching it for {PATIENCE:g} s"]
 
 
 def test_a_failed_rollback_leaves_what_serves(store: Store) -> None:
@@ -234,4 +236,4 @@ def test_a_watch_compares_neither_text_nor_speed_with_the_embedded_model(
         assert swap.activate(demonstration, service, b, TERMS).serves
     else:
         with pytest.raises(WatchFailed, match=said):
-            swap.activate(demonstration, service, b, TERMS)
+            swap.activate(demonstration, service, b, replace(LONG, forced=False))

@@ -22,6 +22,7 @@ import soundfile
 from broken_models import NANO
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import PATIENCE
 
 from asrsvc.errors import BadAudio, Cancelled, NotReady, TooLarge
 from asrsvc.speech.batch import Batcher
@@ -39,7 +40,7 @@ MANIFEST: dict[str, dict[str, Any]] = {
     clip["file"]: clip for clip in json.loads((CLIPS / "manifest.json").read_text("utf-8"))
 }
 SPOKEN = [name for name, clip in MANIFEST.items() if clip["language"] != "nospeech"]
-DEADLINE = 60.0
+DEADLINE = PATIENCE
 """seconds that a test waits for anything"""
 MODEL = Model.load(NANO, version="nano", threads=1)
 SEGMENTER = Segmenter()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from broken_models import NANO
+from waiting import PATIENCE
 
 from asrsvc import settings
 from asrsvc.release.bake import find
@@ -37,7 +38,7 @@ def test_a_missing_twin_of_a_large_model_is_made(
     for maker in makers:  # as two workers would: one makes it, the other one finds it
         assert maker.wanted
         maker.start()
-    assert all(maker.made.wait(100) for maker in makers)
+    assert all(maker.made.wait(3 * PATIENCE) for maker in makers)
     assert find(known.store, version.id, "auto").state == "ready"
 
 

@@ -130,7 +130,7 @@ def test_a_model_that_takes_ten_times_as_long_is_not_served(
     store, version = stored
     MAKERS["tenfold"](copy_of_nano(tmp_path / "tenfold"))
     slow = store.add_folder(tmp_path / "tenfold", "tenfold")
-    cost = load(stored).findings.cost
+    cost = min(load(stored).findings.cost for _ in range(3))  # something may disturb one of them
     with pytest.raises(ModelError, match=r"is slow: at best of \d+ runs .* the version that serves takes"):
         load((store, slow), reference_cost=cost)
     assert load((store, version), reference_cost=cost).findings.texts
