@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+from waiting import PATIENCE
 
+_PATIENCE = PATIENCE * 1000
+"""milliseconds"""
 _ARGUMENTS = (
     "--disable-gpu",
     "--disable-quic",
@@ -27,11 +30,11 @@ def chromium(*arguments: str) -> Iterator[Browser]:
     """A browser for the time of a `with` block."""
     program = shutil.which("chromium")
     assert program is not None, "bin/test installs chromium"
-    expect.set_options(timeout=90_000)
+    expect.set_options(timeout=_PATIENCE)
     root = ["--no-sandbox"] if os.getuid() == 0 else []  # Chromium's own does not work for root
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=program, args=[*_ARGUMENTS, *root, *arguments], timeout=90_000
+            executable_path=program, args=[*_ARGUMENTS, *root, *arguments], timeout=_PATIENCE
         )
         try:
             yield browser
@@ -57,7 +60,7 @@ class Visit:
         # Without movement: what is looked at is as it stays.
         usual = {"locale": "en-GB", "accept_downloads": True, "reduced_motion": "reduce"}
         self.context = browser.new_context(**{**usual, **options})
-        self.context.set_default_timeout(90_000)
+        self.context.set_default_timeout(_PATIENCE)
         self.page: Page = self.context.new_page()
         self.page.on("console", self._said)
         self.page.on("pageerror", lambda error: self.faults.append(f"exception: {error}"))

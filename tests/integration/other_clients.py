@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from waiting import PATIENCE
+
 PROGRAMS = Path(__file__).resolve().parent.parent / "clients"
 INSTALLED = Path(sys.prefix) / "clients"
-SECONDS = 110
+SECONDS = 2 * PATIENCE
 
 
 def installed(name: str) -> Path:

@@ -16,12 +16,14 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import soundfile
-from job_client import JobClient, each_has_ended_once, ends
+from job_client import ENDED, JobClient, each_has_ended_once, ends
 from recordings import RATE, write_recording
 from rolling import Operated, operated
 from service import CLIPS, PROJECT, Service, manifest, running, wait_for
+from waiting import PATIENCE
 
 from asrsvc.serving.keys import Key, digest_of, new_secret, write_keys
 
@@ -30,6 +32,8 @@ LIMIT = 4
 KEEP_SECONDS = 3600
 """until a job of the narrow service expires"""
 NOBODYS = "0" * 32
+TRIES = 5
+"""to do something before a job has ended, on a machine that pauses"""
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +76,11 @@ def clear(service: Service) -> None:
     while found := jobs.all():
         for job in found:
             assert jobs.delete(job["id"]).status_code in {200, 204}
+
+
+def goes_on(jobs: JobClient, job: str) -> bool:
+    """Whether a job has not ended: then it had not ended before either."""
+    return jobs.job(job)["status"] not in ENDED
 
 
 def code(answer: Any) -> tuple[int, str]:
@@ -164,41 +173,56 @@ def test_what_is_no_sound_fails_with_the_reason(service: Service) -> None:
 
 
 def test_a_job_that_is_not_done_has_no_result_yet(narrow: Service, long: bytes) -> None:
-    clear(narrow)
     jobs = JobClient(narrow)
-    first, second = jobs.begin(long), jobs.begin(clip("en_1.flac"))
-    for job in (second, first):
-        refused = jobs.get(f"/{job}/result")
+    for _ in range(TRIES):
+        clear(narrow)
+        first, second = jobs.begin(long), jobs.begin(clip("en_1.flac"))
+        answers = [jobs.get(f"/{job}/result") for job in (second, first)]
+        if goes_on(jobs, first):
+            break
+    for refused in answers:
         assert code(refused) == (409, "job_not_finished")
         assert refused.headers["Retry-After"]
     assert jobs.wait_ended(second)["status"] == "succeeded"
 
 
 def test_a_running_job_is_cancelled_then_removed_then_unknown(narrow: Service, long: bytes) -> None:
-    clear(narrow)
     jobs = JobClient(narrow)
-    before = ends(narrow)
-    job = jobs.begin(long)
-    wait_for("a job that runs", lambda: jobs.job(job)["status"] == "running", 20)
-    answer = jobs.delete(job)
+    for _ in range(TRIES):
+        clear(narrow)
+        job = jobs.begin(long)
+        wait_for("a job that runs", lambda job=job: jobs.job(job)["status"] != "queued", 20)
+        answer = jobs.delete(job)
+        if answer.status_code != 204:
+            break  # else it had ended, and has been removed
     assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
     assert code(jobs.get(f"/{job}/result")) == (409, "job_cancelled")
     assert [name for name, _, _ in jobs.events(job)][-1] == "end"
-    wait_for("its end", lambda: '"outcome": "lost"' in narrow.log(), 20)
+    wait_for("its end", lambda: (job, "lost") in outcomes(narrow), 20)
     assert jobs.job(job)["status"] == "cancelled"
     assert not (narrow.folder / "state" / "jobs" / "uploads" / job).exists()
     answer = jobs.delete(job)
     assert (answer.status_code, answer.content) == (204, b"")
     assert code(jobs.delete(job)) == (404, "unknown_job")
     assert code(jobs.get(f"/{job}")) == (404, "unknown_job")
-    assert ends(narrow) == before
+    assert job not in ends(narrow)
+
+
+def outcomes(service: Service) -> list[tuple[str, str]]:
+    """Jobs that a worker has let go, and how that ended."""
+    lines = (line for line in service.log_lines() if line["message"] == "job let go")
+    return [(line["job"], line["outcome"]) for line in lines]
 
 
 def test_a_waiting_job_is_cancelled_and_never_begun(narrow: Service, long: bytes) -> None:
-    clear(narrow)
     jobs = JobClient(narrow)
-    first, waiting = jobs.begin(long), jobs.begin(clip("en_1.flac"))
-    assert jobs.delete(waiting).json()["status"] == "cancelled"
+    for _ in range(TRIES):
+        clear(narrow)
+        first, waiting = jobs.begin(long), jobs.begin(clip("en_1.flac"))
+        answer = jobs.delete(waiting)
+        if goes_on(jobs, first):
+            break
+    assert answer.json()["status"] == "cancelled"
     assert jobs.wait_ended(first)["status"] == "succeeded"
     assert jobs.job(waiting)["started"] is None
     assert jobs.job(waiting)["status"] == "cancelled"
@@ -234,8 +258,12 @@ def test_uploads_over_a_limit_are_refused_and_leave_nothing(narrow: Service, lon
         )
     assert code(answer) == (413, "upload_too_large")
     assert jobs.all() == []
-    first = jobs.begin(long)
-    refused = jobs.submit(bytes(12 * 2**20 - 1000))
+    for _ in range(TRIES):
+        clear(narrow)
+        first = jobs.begin(long)
+        refused = jobs.submit(bytes(12 * 2**20 - 1000))
+        if goes_on(jobs, first):
+            break
     assert code(refused) == (507, "no_space")
     assert refused.headers["Retry-After"]
     jobs.wait_ended(first)
@@ -253,7 +281,8 @@ def test_an_ended_job_expires(narrow: Service) -> None:
     body = jobs.wait_ended(job)
     kept = datetime.fromisoformat(body["expires"]) - datetime.fromisoformat(body["ended"])
     assert kept.total_seconds() == pytest.approx(KEEP_SECONDS, abs=0.01)
-    table = sqlite3.connect(narrow.folder / "state" / "jobs" / "jobs.sqlite3", isolation_level=None)
+    path = narrow.folder / "state" / "jobs" / "jobs.sqlite3"
+    table = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
     table.execute("UPDATE jobs SET ended = ended - ? WHERE id = ?", (KEEP_SECONDS + 1, job))
     table.close()
     refused = jobs.get(f"/{job}/result")
@@ -447,7 +476,8 @@ def test_a_key_from_before_keys_had_identities_finds_the_jobs_of_its_name(tmp_pa
             made = client.post("/api/jobs", files={"file": ("a", clip("en_1.flac"))})
             path = made.headers["Location"]
             wait_for("its end", lambda: client.get(path).json()["status"] == "succeeded")
-        with closing(sqlite3.connect(tmp_path / "service" / "state" / "jobs" / "jobs.sqlite3")) as table:
+        path = tmp_path / "service" / "state" / "jobs" / "jobs.sqlite3"
+        with closing(sqlite3.connect(path, timeout=PATIENCE)) as table:
             assert table.execute("SELECT client FROM jobs").fetchall() == [("key:carol",)]
     finally:
         service.stop()
@@ -473,7 +503,7 @@ def test_the_work_on_jobs_is_counted(tmp_path: Path) -> None:
 def test_the_ops_listener_knows_no_jobs(service: Service) -> None:
 
     transport = httpx.HTTPTransport(uds=str(service.folder / "run" / "ops.sock"))
-    with httpx.Client(transport=transport, base_url="http://ops") as client:
+    with httpx.Client(transport=transport, base_url="http://ops", timeout=2 * PATIENCE) as client:
         assert client.get("/api/jobs").status_code == 404
 
 
@@ -493,21 +523,33 @@ def test_requests_are_answered_while_jobs_fill_the_engine(long: bytes, tmp_path:
 def test_a_job_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
     with operated(tmp_path, ASR_JOBS_ATTEMPTS="2", ASR_JOBS_RUNNING="1") as service:
         jobs = JobClient(service)
-        job = jobs.begin(silence(3600))  # nothing is found in it for seconds
-        other = jobs.begin(clip("en_1.flac"))
-        for turn in (1, 2):
-            kill_who_has(service, job, turn)
-        body = jobs.wait_ended(job)
+        hour = silence(3600)  # nothing is found in it for seconds
+        for _ in range(TRIES):
+            job = jobs.begin(hour)
+            other = jobs.begin(clip("en_1.flac"))
+            if all(kill_who_has(service, jobs, job, turn) for turn in (1, 2)):
+                body = jobs.wait_ended(job)
+                if body["status"] != "succeeded":
+                    break  # else the second worker had done it before it was killed
+        else:
+            pytest.fail(f"each of {TRIES} jobs had ended before its workers were killed")
         assert (body["status"], body["error"]["code"]) == ("failed", "job_kills_workers")
         assert "2 workers" in body["error"]["message"]
         assert jobs.wait_ended(other)["status"] == "succeeded"
 
 
-def kill_who_has(service: Operated, job: str, turn: int) -> None:
-    """SIGKILL for the worker that has begun a job for so many times."""
+def kill_who_has(service: Operated, jobs: JobClient, job: str, turn: int) -> bool:
+    """SIGKILL for the worker that begins a job for the so manieth time; False: it had ended without that."""
 
     def beginning() -> dict[str, Any] | None:
         lines = (line for line in service.log_lines() if line["message"] == "job begun")
         return next((line for line in lines if (line["job"], line["turn"]) == (job, turn)), None)
 
-    os.kill(wait_for(f"turn {turn}", beginning, 30)["pid"], signal.SIGKILL)
+    wait_for(f"turn {turn}", lambda: beginning() or not goes_on(jobs, job), 30)
+    found = beginning()
+    if found is None or not goes_on(jobs, job):
+        return False
+    worker = psutil.Process(found["pid"])
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.wait(PATIENCE)  # until then it may take a connection with it
+    return True

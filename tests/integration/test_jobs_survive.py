@@ -18,10 +18,13 @@ from recordings import write_recording
 from rolling import Operated, operated
 from service import wait_for
 from test_new_code import renewable
+from waiting import PATIENCE
 
 JOBS = 20
-WORK_SECONDS = 12.0
-"""that twenty jobs take two workers: long enough for what is done to them meanwhile"""
+WORK_SECONDS = 30.0
+"""that twenty jobs take two workers: long enough for what is done to them meanwhile, and for pauses"""
+TRIES = 3
+"""to do something before a job has ended"""
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +79,7 @@ def begun(jobs: JobClient) -> bool:
     return len(running) == JOBS and all(job["progress"]["segments"] for job in running)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_twenty_jobs_outlive_a_killed_worker_a_roll_to_another_model_and_a_restart(
     service: Operated, sounds: list[bytes]
 ) -> None:
@@ -87,7 +90,7 @@ def test_twenty_jobs_outlive_a_killed_worker_a_roll_to_another_model_and_a_resta
 
     victim = service.workers()[0]
     os.kill(victim.pid, signal.SIGKILL)
-    victim.wait(10)
+    victim.wait(PATIENCE)
     service.wait_whole(service.good)
 
     service.end_of_roll(service.wish(service.other))
@@ -98,7 +101,7 @@ def test_twenty_jobs_outlive_a_killed_worker_a_roll_to_another_model_and_a_resta
     service.stop()
     service.start()
     service.wait_whole(service.other)
-    ended = jobs.wait_all(JOBS, "succeeded", seconds=120)
+    ended = jobs.wait_all(JOBS, "succeeded", seconds=2 * PATIENCE)
 
     assert all(job["error"] is None for job in ended)
     assert sum(j["progress"]["segments"] for j in ended) > sum(j["progress"]["segments"] for j in found)
@@ -119,11 +122,17 @@ def test_twenty_jobs_outlive_a_killed_worker_a_roll_to_another_model_and_a_resta
     assert not any((service.folder / "state" / "jobs" / "uploads").iterdir())
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_jobs_outlive_a_power_cut_and_go_on_from_where_they_were(tmp_path: Path, sounds: list[bytes]) -> None:
-    with operated(tmp_path, ASR_WORKERS="1") as service:
+    if not any(outlives_a_power_cut(tmp_path / f"try-{number}", sounds) for number in range(TRIES)):
+        pytest.fail(f"each of {TRIES} jobs had ended before the power was cut")
+
+
+def outlives_a_power_cut(folder: Path, sounds: list[bytes]) -> bool:
+    """Check it; False: the job had ended before."""
+    with operated(folder, ASR_WORKERS="1") as service:
         jobs = JobClient(service)
-        sound = chained(sounds[0], tmp_path / "long.flac", times=3)
+        sound = chained(sounds[0], folder / "long.flac", times=3)
         job = jobs.begin(sound)
         wait_for("something found", lambda: jobs.job(job)["progress"]["segments"] > 5, 30)
         service.kill_all()
@@ -131,7 +140,10 @@ def test_jobs_outlive_a_power_cut_and_go_on_from_where_they_were(tmp_path: Path,
         body = jobs.wait_ended(job)
         assert body["status"] == "succeeded"
         assert body["progress"]["audio_seconds"] == body["progress"]["duration"]
-        (begun, again) = (line for line in service.log_lines() if line["message"] == "job begun")
+        begun, *more = (line for line in service.log_lines() if line["message"] == "job begun")
+        if not more:
+            return False
+        (again,) = more
         assert (begun["turn"], begun["audio_seconds"]) == (1, 0)
         assert again["turn"] == 2
         assert again["audio_seconds"] > 0
@@ -139,13 +151,20 @@ def test_jobs_outlive_a_power_cut_and_go_on_from_where_they_were(tmp_path: Path,
         (end,) = (line for line in service.log_lines() if line["message"] == "job ended")
         assert end["spans"] < body["progress"]["segments"], "all was recognised again"
         assert jobs.result(job, timestamps="word")["segments"] == segments(service, sound)
+    return True
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_worker_that_leaves_gives_its_job_up_at_the_next_span_and_ends_the_streams_of_events(
     tmp_path: Path, sounds: list[bytes]
 ) -> None:
-    with operated(tmp_path, ASR_WORKERS="1", ASR_SOAK_SECONDS="0") as service:
+    if not any(gives_its_job_up(tmp_path / f"try-{number}", sounds) for number in range(TRIES)):
+        pytest.fail(f"each of {TRIES} workers had done its job before it heard that it leaves")
+
+
+def gives_its_job_up(folder: Path, sounds: list[bytes]) -> bool:
+    """Check it; False: the last job, or the one in hand, had ended before the worker heard that it leaves."""
+    with operated(folder, ASR_WORKERS="1", ASR_SOAK_SECONDS="0") as service:
         jobs = JobClient(service)
         waiting = [jobs.begin(sound) for sound in [*sounds, *sounds]]
         wait_for("a job that runs", lambda: any(j["status"] == "running" for j in jobs.all()), 30)
@@ -161,10 +180,12 @@ def test_a_worker_that_leaves_gives_its_job_up_at_the_next_span_and_ends_the_str
         wait_for("its first event", lambda: seen, 20)
         service.reload()
         wait_for("the end of the old worker", lambda: old not in service.worker_pids(), 30)
-        listener.join(20)
+        listener.join(PATIENCE)
         assert not listener.is_alive()
-        assert {name for name, _, _ in seen} <= {"progress", "segment"}
         let_go = [line for line in service.log_lines() if line["message"] == "job let go"]
+        if seen[-1][0] == "end" or not let_go:
+            return False
+        assert {name for name, _, _ in seen} <= {"progress", "segment"}
         assert [line["outcome"] for line in let_go] == ["given back"]
         last = max((int(number) for _, number, _ in seen if number), default=0)
         rest = list(jobs.events(waiting[-1], last))
@@ -175,6 +196,7 @@ def test_a_worker_that_leaves_gives_its_job_up_at_the_next_span_and_ends_the_str
         ]
         jobs.wait_all(len(waiting), "succeeded", seconds=120)
         each_has_ended_once(service, waiting)
+    return True
 
 
 @pytest.mark.soak

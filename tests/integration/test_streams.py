@@ -148,10 +148,9 @@ def test_a_client_that_leaves_stops_the_work(service: Service) -> None:
         if line["status"] == 200:
             continue  # it had ended before this process could leave
         assert (line["status"], line["error"]) == (499, "client_gone")
-        assert line["audio_seconds"] < whole["duration"]
-        assert line["spans"] < LONG
-        return
-    pytest.fail(f"each of {TRIES} streams had ended before its client left")
+        if line["audio_seconds"] < whole["duration"] and line["spans"] < LONG:
+            return
+    pytest.fail(f"no work of {TRIES} was stopped in the middle when its client left")
 
 
 def test_a_roll_does_not_cut_a_stream(tmp_path: Path) -> None:
@@ -165,7 +164,12 @@ def test_a_roll_does_not_cut_a_stream(tmp_path: Path) -> None:
                 first_segment(found)
                 before = service.wish(next_one)
                 service.wait_status(
-                    "a worker that leaves", lambda now: any(w.state == "draining" for w in now.workers)
+                    "a worker that leaves",
+                    # One that has nothing in hand any more may have left before it is seen.
+                    lambda now, last=before: (
+                        any(w.state == "draining" for w in now.workers)
+                        or (now.roll is not None and now.roll.id > last and now.roll.ended)
+                    ),
                 )
                 at_work = not ended(service, head.headers["x-request-id"])
                 *_told, done, end = found

@@ -19,7 +19,7 @@ def answer(api_base: str, file: str, arguments: dict[str, Any]) -> dict[str, Any
     with Path(file).open("rb") as sound:
         try:
             said = litellm.transcription(
-                file=sound, api_base=api_base, api_key="none", max_retries=0, timeout=60, **arguments
+                file=sound, api_base=api_base, api_key="none", max_retries=0, timeout=300, **arguments
             )
         except openai.APIStatusError as error:
             return {"error": str(error), "status": error.status_code}
