@@ -17,6 +17,7 @@ from occupied import ask_for_long, occupied, queue_length
 from rolling import Operated
 from service import Service, running, wait_for
 from streams import joined
+from waiting import PATIENCE
 
 V1 = "/v1/audio/transcriptions"
 API = "/api/transcribe"
@@ -260,7 +261,7 @@ def slow_to_send(pids: set[int], folder: Path) -> Iterator[None]:
             yield
         finally:
             tracer.terminate()
-            tracer.communicate(timeout=30)
+            tracer.communicate(timeout=PATIENCE)
 
 
 def answer_of(made: socket.socket, *, until: bytes = b"") -> bytes:
