@@ -102,8 +102,9 @@ def test_a_crowd_that_sends_nothing_delays_neither_requests_nor_a_roll(
         assert not alone.failures(), alone.summary()
         assert not crowded.failures(), crowded.summary()
         assert len(drained) == 2
-        # The deadline, a second in which a refused client may read why, and a machine that pauses.
-        assert max(drained.values()) < header_seconds + 12
+        # The deadline, a second in which a refused client may read why, and a machine that pauses; a worker
+        # that waited for the crowd would do so for ten minutes.
+        assert max(drained.values()) < header_seconds + 30
         assert set(crowd.answers) <= {b"", b"HTTP/1.1 408"}
 
 
@@ -170,7 +171,7 @@ def test_while_all_work_the_rest_is_answered(
 def test_above_the_limit_a_large_upload_gets_its_whole_429(saturated: Occupation) -> None:
     began = time.monotonic()
     check_over_capacity(ask(saturated.port, request(upload(bytes(50 * MIB)))))
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 120, "it is told so, and waits for nothing"
     with connection(saturated.port) as made:  # one that waits to be told to go on
         made.sendall(head(length=50 * MIB, Expect="100-continue"))
         check_over_capacity(read_reply(made))
