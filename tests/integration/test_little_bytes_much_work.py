@@ -56,6 +56,7 @@ def test_hours_of_silence_keep_no_short_request_of_another_client_out(service: S
         ]
         for number, made in enumerate(hours):
             made.sendall(request(body, X_Request_Id=f"silence-{number}"))
+        for made in hours:
             wait_for("it is read", lambda made=made: is_answered(made) or is_read(service.port, made))
         with connection(service.port) as short:
             short.sendall(request(upload(GOOD)))

@@ -31,6 +31,7 @@ def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service that lets bodies come as slowly as they like."""
     folder = tmp_path_factory.mktemp("patient")
     patience = {"ASR_BODY_LEAST_RATE": "0", "ASR_BODY_IDLE_TIMEOUT": "600", "ASR_BODY_TIMEOUT": "600"}
+    patience["ASR_HEADER_TIMEOUT"] = "600"  # many connections are made before the last of them sends
     with running(folder, ASR_WORKERS="2", ASR_THREADS="1", **patience) as service:
         yield service
 
