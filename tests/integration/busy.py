@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from waiting import PATIENCE
+
 _LOOP = """
 import ctypes, signal, sys, time
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it does not outlive the tests
@@ -36,4 +38,4 @@ def busy_cores(seconds: float) -> Iterator[None]:
         for loop in loops:
             loop.kill()
         for loop in loops:
-            loop.wait(10)
+            loop.wait(PATIENCE)

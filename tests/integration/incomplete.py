@@ -8,6 +8,7 @@ import subprocess
 import numpy as np
 import soundfile
 from streams import joined
+from waiting import PATIENCE
 
 CODE = "audio_incomplete"
 _FFMPEG = ("ffmpeg", "-nostdin", "-hide_banner", "-loglevel", "error")
@@ -37,6 +38,10 @@ def part_of_wav(content: bytes) -> bytes:
 def by_ffmpeg(content: bytes, *arguments: str) -> bytes:
     """A recording as FFmpeg writes it, straight into a file of this kind."""
     done = subprocess.run(
-        [*_FFMPEG, "-i", "-", *arguments, "-"], input=content, capture_output=True, timeout=60, check=True
+        [*_FFMPEG, "-i", "-", *arguments, "-"],
+        input=content,
+        capture_output=True,
+        timeout=PATIENCE,
+        check=True,
     )
     return done.stdout

@@ -16,6 +16,8 @@ from bodies import Reply, connection, exchange, read_reply, request, upload
 from service import CLIPS, is_read, wait_for
 from waiting import PATIENCE
 
+from asrsvc.serving.places import MOST_LONG
+
 _STABLE_SECONDS = 1.0
 """a worker that has a place takes what waits within a fraction of that"""
 
@@ -32,8 +34,19 @@ def hours() -> bytes:
 
 def queue_length(port: int, lane: str) -> int:
     """Requests of this size that wait, as the service says."""
+    return _metric(port, f'asr_queue_length{{lane="{lane}"}}')
+
+
+def in_hand(port: int) -> int:
+    """Requests that workers have begun and not ended, as the service says; of those whose clients have gone
+    too.
+    """
+    return _metric(port, "asr_requests_in_progress") - 1  # this one
+
+
+def _metric(port: int, name: str) -> int:
     text = exchange(port, request(b"", method="GET", path="/metrics")).body.decode()
-    (line,) = (line for line in text.splitlines() if line.startswith(f'asr_queue_length{{lane="{lane}"}}'))
+    (line,) = (line for line in text.splitlines() if line.startswith(f"{name} "))
     return round(float(line.split()[1]))
 
 
@@ -89,11 +102,15 @@ class Occupation:
             raise
 
     def _fill(self, waiting: int, name: str) -> None:
-        deadline = time.monotonic() + 2 * PATIENCE
         body = hours()
-        while (length := self._stable_length()) < waiting:
+        # The places of those who have just left would be free in a moment, for what is to wait.
+        wait_for("nothing is in hand", lambda: in_hand(self.port) <= 0)
+        deadline = time.monotonic() + 2 * PATIENCE
+        while (length := self._stable_length()) < waiting or not self._all_taken():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"only {length} of {waiting} requests wait")
+            if length >= waiting:
+                continue  # a worker pauses that has a place for them
             sender = Sender(self.port, body, f"{name}-{len(self.senders)}-{time.monotonic_ns()}")
             self.senders.append(sender)
             wait_for(
@@ -114,6 +131,10 @@ class Occupation:
                 length, since = now, time.monotonic()
             time.sleep(0.05)
         return length
+
+    def _all_taken(self) -> bool:
+        """Whether every worker has as many in hand as it takes of one client."""
+        return in_hand(self.port) >= _metric(self.port, "asr_workers_wanted") * (MOST_LONG // 2)
 
     @property
     def last(self) -> Sender:

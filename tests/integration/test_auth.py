@@ -22,6 +22,7 @@ from bodies import Reply, connection, exchange, head, read_reply, request, uploa
 from rolling import Operated
 from routes import application, paths, routes
 from service import CLIPS, PROJECT, wait_for
+from waiting import PATIENCE
 
 from asrsvc.serving.status import Status
 
@@ -53,7 +54,7 @@ class Guarded(Operated):
 
     def begin(self, key: str) -> socket.socket:
         """Send all of a request but its end."""
-        made = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        made = socket.create_connection(("127.0.0.1", self.port), timeout=2 * PATIENCE)
         made.sendall(head(length=len(BODY), Authorization=f"Bearer {key}") + BODY[:-100])
         return made
 
@@ -112,7 +113,8 @@ def all_paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def ops(service: Guarded) -> httpx.Client:
     """A client at the ops listener."""
     socket_path = str(service.folder / "run" / "ops.sock")
-    return httpx.Client(transport=httpx.HTTPTransport(uds=socket_path), base_url="http://ops", timeout=60)
+    transport = httpx.HTTPTransport(uds=socket_path)
+    return httpx.Client(transport=transport, base_url="http://ops", timeout=2 * PATIENCE)
 
 
 def make(service: Guarded, name: str, *options: str) -> str:
@@ -287,7 +289,6 @@ def test_so_many_at_the_same_time_and_a_worker_that_dies_takes_none_with_it(serv
         wait_for("both are in hand", lambda: service.in_hand() == 2, 20)
         service.replace_workers()
         for made in (second, third):
-            made.settimeout(60)
             with pytest.raises((OSError, IndexError)):  # cut off, or reset
                 assert read_reply(made).status
         replies = [service.finish(service.begin(key)) for _ in range(2)]

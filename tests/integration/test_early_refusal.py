@@ -109,6 +109,8 @@ def test_curl(inspection: Inspection, refusal: Refusal, tmp_path: Path, expect: 
         file.truncate(int(headers["Content-Length"]))
     kind = f"Content-Type: {headers['Content-Type']}"
     command = ["curl", "-sS", "--max-time", "360", "--noproxy", "*", "-w", "\n%{http_code} %{size_upload}"]
+    # curl sends after a second what it is not told to send.
+    command += ["--expect100-timeout", "360"]
     command += ["-H", kind, "-H", expect, "--data-binary", f"@{body}"]
     command += [f"{inspection.service.url}/api/transcribe"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=3 * PATIENCE, check=False)
@@ -215,9 +217,12 @@ def test_what_comes_while_a_request_is_at_work_does_not_touch_its_answer(
             made.sendall(FIRST)
             wait_for("it is at work", lambda made=made: inspection.open_uploads() or readable(made))
             at_work = not readable(made)
-            if at_work:
-                made.sendall(second)
-            check_first(made)
+            try:
+                if at_work:
+                    made.sendall(second)
+                check_first(made)
+            except OSError:  # its answer was quicker: the connection was being closed when this was sent
+                at_work = False
         if at_work:
             return
     pytest.fail("each of 50 requests was answered before this process saw it at work")

@@ -22,7 +22,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from rolling import Operated, begin_half
 from service import CLIPS, PROJECT, manifest, wait_for
-from waiting import wait_until_holds
+from waiting import PATIENCE, wait_until_holds
 
 MONITORING = PROJECT / "monitoring"
 PROMTOOL = shutil.which("promtool", path=os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ["PATH"]]))
@@ -119,17 +119,17 @@ class Asked:
             assert found.get(f"asr_transcripts_total result={result} version={version}") == number
             if result == "text":
                 assert found.get(f"asr_confidence_count version={version}") == number
-                assert found[f"asr_confidence_sum version={version}"] <= number
+                assert found.get(f"asr_confidence_sum version={version}", number + 1) <= number
         worked = sum(self.texts.values())
         for name in ("decode", "inference"):
-            assert found[f"asr_{name}_seconds_count"] == worked
-        assert found["asr_upload_bytes_total"] == self.sent
+            assert found.get(f"asr_{name}_seconds_count") == worked
+        assert found.get("asr_upload_bytes_total") == self.sent
         # The page itself is counted when it has been read.
         asked = {name: value for name, value in found.items() if "route=/metrics" not in name}
         durations = sum(v for k, v in asked.items() if k.startswith("asr_request_duration_seconds_count"))
         all_requests = sum(value for name, value in asked.items() if name.startswith("asr_requests_total"))
         assert durations + self.malformed == all_requests
-        assert found["asr_requests_in_progress"] == 1  # this one
+        assert found.get("asr_requests_in_progress") == 1  # this one
         return found
 
 
@@ -256,7 +256,7 @@ def test_both_formats_can_be_read_and_the_names_of_the_tutorial_are_there(servic
 
 def test_the_ops_listener_answers_too(service: Operated) -> None:
     transport = httpx.HTTPTransport(uds=str(service.folder / "run" / "ops.sock"))
-    with httpx.Client(transport=transport) as client:
+    with httpx.Client(transport=transport, timeout=2 * PATIENCE) as client:
         assert client.get("http://ops/metrics").status_code == 200
 
 

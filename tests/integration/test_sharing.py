@@ -16,12 +16,15 @@ from rolling import operated
 from service import CLIPS, Service, running, wait_for
 from waiting import PATIENCE
 
+TRIES = 5
+"""of what a machine that pauses may spoil"""
 
-def helped_ticks(service: Service) -> dict[int, int]:
-    """CPU time of the threads of low priority that each worker has, clock ticks (proc(5), stat)."""
-    found = {}
+
+def helped_ticks(service: Service) -> dict[int, dict[str, int]]:
+    """CPU time of each thread of low priority that each worker has, clock ticks (proc(5), stat)."""
+    found: dict[int, dict[str, int]] = {}
     for worker in service.worker_pids():
-        found[worker] = 0
+        found[worker] = {}
         for task in Path(f"/proc/{worker}/task").iterdir():
             try:
                 fields = (task / "stat").read_text().rpartition(")")[2].split()
@@ -29,7 +32,7 @@ def helped_ticks(service: Service) -> dict[int, int]:
                 continue  # a thread that has just ended
             utime, stime, niceness = int(fields[11]), int(fields[12]), int(fields[16])
             if niceness > usual_niceness():
-                found[worker] += utime + stime
+                found[worker][task.name] = utime + stime
     return found
 
 
@@ -56,9 +59,13 @@ def test_a_long_recording_is_spread_over_an_idle_machine_and_says_the_same(
     tmp_path: Path, long: Path
 ) -> None:
     with running(tmp_path / "two", ASR_WORKERS="2", ASR_THREADS="1") as service:
-        before = helped_ticks(service)  # a load is of low priority too
+        before = helped_ticks(service)
         said = send(service, long)
-        helped = [ticks > before[worker] for worker, ticks in helped_ticks(service).items()]
+        # A load is of low priority too: its thread may still be there at first, and is gone by now.
+        helped = [
+            any(now > before[worker].get(thread, now) for thread, now in ticks.items())
+            for worker, ticks in helped_ticks(service).items()
+        ]
     assert sorted(helped) == [False, True], "one worker, with help inside it"
     with running(tmp_path / "one", ASR_WORKERS="1", ASR_THREADS="1") as service:
         assert send(service, long) == said
@@ -66,13 +73,17 @@ def test_a_long_recording_is_spread_over_an_idle_machine_and_says_the_same(
 
 def test_short_requests_are_answered_while_a_long_one_goes_on(tmp_path: Path, long: Path) -> None:
     with running(tmp_path, ASR_WORKERS="1", ASR_THREADS="1") as service, ThreadPoolExecutor(1) as threads:
-        promised = threads.submit(send, service, long)
-        wait_for("the long one's beginning", lambda: _busy(service))
-        texts = [send(service, CLIPS / "en_1.flac") for _ in range(3)]
-        waited_for_the_long_one = promised.done()
-        assert promised.result(3 * PATIENCE)
-        assert len(set(texts)) == 1
-        assert not waited_for_the_long_one
+        for _ in range(TRIES):
+            promised = threads.submit(send, service, long)
+            wait_for("the long one's beginning", lambda made=promised: made.done() or _busy(service))
+            texts = [send(service, CLIPS / "en_1.flac") for _ in range(3)]
+            waited_for_the_long_one = promised.done()
+            assert promised.result(3 * PATIENCE)
+            assert len(set(texts)) == 1
+            if not waited_for_the_long_one:
+                return
+            # Where this process paused, the long one may have been done before they were sent.
+        pytest.fail(f"{TRIES} times they were answered after the long one")
 
 
 def _busy(service: Service) -> bool:
@@ -104,7 +115,7 @@ def no_core_idle() -> Iterator[None]:
 
 def test_a_version_is_changed_though_no_core_is_ever_idle(tmp_path: Path) -> None:
     """A load waits for idle cores, but not for ever."""
-    with operated(tmp_path) as service:
+    with operated(tmp_path, ASR_READY_TIMEOUT="600") as service:
         target = service.other
         with no_core_idle():
             roll = service.roll_to(target)

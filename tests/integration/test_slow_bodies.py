@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bodies import Reply, chunks, connection, head, read_reply, request, upload
@@ -21,13 +22,17 @@ TEXT = "Book a table at 1:25 a.m."
 OTHER = "127.0.0.2"
 """address of another client: without keys clients are told apart by it"""
 KIB = 1024
+TRIES = 5
+"""of what a machine that pauses may spoil"""
 
 
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service that lets bodies come as slowly as they like."""
     folder = tmp_path_factory.mktemp("patient")
-    with running(folder, ASR_WORKERS="2", ASR_THREADS="1", ASR_BODY_LEAST_RATE="0") as service:
+    patience = {"ASR_BODY_LEAST_RATE": "0", "ASR_BODY_IDLE_TIMEOUT": "600", "ASR_BODY_TIMEOUT": "600"}
+    patience["ASR_HEADER_TIMEOUT"] = "600"  # many connections are made before the last of them sends
+    with running(folder, ASR_WORKERS="2", ASR_THREADS="1", **patience) as service:
         yield service
 
 
@@ -85,7 +90,8 @@ def test_a_body_in_pieces_is_what_it_is_at_once(patient: Service, size: int, *, 
 
 
 def test_a_body_that_comes_too_slowly_is_given_up(tmp_path: Path) -> None:
-    settings = {"ASR_BODY_IDLE_TIMEOUT": "2", "ASR_BODY_LEAST_RATE": "1000", "ASR_WORKERS": "1"}
+    # Longer than a machine pauses: a body that is silent for so long is given up for another reason.
+    settings = {"ASR_BODY_IDLE_TIMEOUT": "10", "ASR_BODY_LEAST_RATE": "1000", "ASR_WORKERS": "1"}
     body = upload(bytes(100 * KIB))
     with running(tmp_path, **settings) as service, connection(service.port) as made:
         begin(made, body, 200)
@@ -145,7 +151,12 @@ def test_an_id_of_the_clients_own_goes_with_the_request(patient: Service) -> Non
             made.sendall(head(length=len(body), X_Request_Id=f"mine-{number}") + body)
         for number, made in enumerate(many):
             assert read_reply(made).headers["x-request-id"] == f"mine-{number}"
-    lines = [line for line in patient.log_lines() if str(line.get("request_id", "")).startswith("mine-")]
+
+    def logged() -> list[dict[str, Any]] | None:
+        lines = [line for line in patient.log_lines() if str(line.get("request_id", "")).startswith("mine-")]
+        return lines if len(lines) >= len(many) else None
+
+    lines = wait_for("their lines in the log", logged)  # which come after the answers
     assert sorted(line["request_id"] for line in lines) == sorted(f"mine-{number}" for number in range(10))
     assert any(line["queue_ms"] > 0 for line in lines), "some of them have waited"
 
@@ -153,19 +164,23 @@ def test_an_id_of_the_clients_own_goes_with_the_request(patient: Service) -> Non
 def test_one_client_with_much_work_does_not_keep_another_waiting(patient: Service) -> None:
     """Forty requests of one are there already: the only one of another does not wait for all of them."""
     body = upload(joined(6))
-    with ExitStack() as held:
-        many = [held.enter_context(from_address(patient.port, OTHER)) for _ in range(40)]
-        for made in many:
-            made.sendall(request(body))
-        for made in many:
-            wait_for("it is read", lambda made=made: is_read(patient.port, made) or is_answered(made))
-        with connection(patient.port) as single:
-            single.sendall(request(upload(GOOD)))
-            assert text_of(read_reply(single)) == TEXT
-        answered = sum(is_answered(made) for made in many)
-        for made in many:
-            assert read_reply(made).status == 200
-        assert answered < len(many), "they were not all before it"
+    for _ in range(TRIES):
+        with ExitStack() as held:
+            many = [held.enter_context(from_address(patient.port, OTHER)) for _ in range(40)]
+            for made in many:
+                made.sendall(request(body))
+            for made in many:
+                wait_for("it is read", lambda made=made: is_read(patient.port, made) or is_answered(made))
+            with connection(patient.port) as single:
+                single.sendall(request(upload(GOOD)))
+                assert text_of(read_reply(single)) == TEXT
+            answered = sum(is_answered(made) for made in many)
+            for made in many:
+                assert read_reply(made).status == 200
+        if answered < len(many) - 1:  # the last in a line may be answered while one before it is at work
+            return
+        # Where this process paused, they may have been done before it asked.
+    pytest.fail(f"{TRIES} times all were before it")
 
 
 def is_answered(made: socket.socket) -> bool:
