@@ -106,7 +106,7 @@ class Box:
             [str(_SDBOX), "run", str(self.folder), *command],
             input=stdin,
             capture_output=True,
-            timeout=2 * PATIENCE,
+            timeout=3 * PATIENCE,
             check=False,
         )
         done = subprocess.CompletedProcess(
