@@ -22,7 +22,7 @@ class Inspection:
     def __init__(self, service: Service) -> None:
         self.service = service
         self.pids = service.worker_pids()
-        self._log_at = service.log_path.stat().st_size
+        self._log_at = len(service.log().encode())  # of a line that is being written, a part may be there
         self.client = httpx.Client(base_url=service.url, timeout=2 * PATIENCE, trust_env=False, verify=False)
 
     def ask(self, body: bytes, **headers: str) -> httpx.Response:

@@ -50,6 +50,18 @@ def _metric(port: int, name: str) -> int:
     return round(float(line.split()[1]))
 
 
+def _send(made: socket.socket, content: bytes) -> bool:
+    """Whether all could be sent: who is refused early may send on for half a minute, and is cut off then.
+
+    The answer has come before that, and can be read still.
+    """
+    try:
+        made.sendall(content)
+    except ConnectionError:
+        return False
+    return True
+
+
 class Sender:
     """One upload, sent and answered in a thread."""
 
@@ -64,8 +76,7 @@ class Sender:
 
     def _run(self) -> None:
         try:
-            self.made.sendall(request(self._body, X_Request_Id=self.request_id))
-            self.sent = True
+            self.sent = _send(self.made, request(self._body, X_Request_Id=self.request_id))
             reply = read_reply(self.made)
             self.reply = reply if reply.raw else None  # nothing comes when it has left
         except OSError:
@@ -117,10 +128,15 @@ class Occupation:
                 "the upload is read",
                 lambda sender=sender: sender.reply or (sender.sent and is_read(self.port, sender.made)),
             )
-            if sender.reply is not None:  # what waited before this has not been taken yet
-                assert sender.reply.status == 429, sender.reply.raw[:1000]
-                sender.leave()
-                self.senders.remove(sender)
+            assert sender.reply is None or sender.reply.status == 429, sender.reply.raw[:1000]
+            self._drop_refused()
+        self._drop_refused()
+
+    def _drop_refused(self) -> None:
+        """What waited before them had not been taken yet; they may be told so after all was read."""
+        for sender in [one for one in self.senders if one.reply is not None and one.reply.status == 429]:
+            sender.leave()
+            self.senders.remove(sender)
 
     def _stable_length(self) -> int:
         """How many wait, once that has been the same for a while."""
@@ -164,5 +180,5 @@ def occupied(port: int, waiting: int = 1, name: str = "hours") -> Iterator[Occup
 def ask_for_long(port: int, **options: str) -> Reply:
     """Send an upload that counts as long by its bytes; the answer to it."""
     with connection(port) as made:
-        made.sendall(request(hours(), **options))
+        _send(made, request(hours(), **options))
         return read_reply(made)

@@ -48,17 +48,18 @@ def conforms(service: Service, folder: Path, *which: str, examples: int) -> None
         *("--phases", "examples,coverage,fuzzing"),
         *("--max-examples", str(examples)),
         "--generation-deterministic",
-        *("--request-timeout", "60", "--warnings", "off", "--no-shrink"),
+        *("--request-timeout", "180", "--warnings", "off", "--no-shrink"),
+        *("--suppress-health-check", "too_slow"),  # of the machine, not of the service
         *which,
     ]
     done = subprocess.run(
-        command, cwd=folder, env=environ, capture_output=True, text=True, timeout=500, check=False
+        command, cwd=folder, env=environ, capture_output=True, text=True, timeout=1500, check=False
     )
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-4000:]
     assert " passed" in done.stdout, done.stdout
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1600)
 def test_every_answer_is_one_that_is_described(service: Service, tmp_path: Path) -> None:
     conforms(service, tmp_path, "--exclude-path-regex", "^/admin", examples=10)
 
@@ -68,7 +69,7 @@ def test_every_answer_is_one_that_is_described(service: Service, tmp_path: Path)
     wait_for("answers of all kinds", lambda: {200, 400, 404, 405, 415} <= statuses())
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1600)
 def test_so_is_every_answer_to_an_operator(service: Service, tmp_path: Path) -> None:
     # A reload is no more than its answer: each would replace the worker that is asked.
     conforms(

@@ -11,6 +11,7 @@ import random
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -631,7 +632,12 @@ def test_malformed_http_is_refused(unharmed: Inspection, name: str) -> None:
     ids=["a path", "a header", "headers", "trailers"],
 )
 def test_a_head_without_end_is_refused(unharmed: Inspection, flood: bytes) -> None:
-    reply = exchange(unharmed.service.port, flood)
+    with connection(unharmed.service.port) as made:
+        try:
+            made.sendall(flood)
+        except ConnectionError:
+            pass  # the service reads on for a second; the answer came before it gave up
+        reply = read_reply(made)
     assert reply.status == 431
     check_error(reply.json(), "header_too_large", "32768 bytes")
 
@@ -646,8 +652,9 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inspection]:
         "ASR_THREADS": "1",
         "ASR_MAX_UPLOAD_MB": "2",
         "ASR_MAX_AUDIO_SECONDS": "10",
-        "ASR_BODY_TIMEOUT": "8",
-        "ASR_BODY_IDLE_TIMEOUT": "5",
+        # Longer than a machine pauses: all other tests of this service are done within it.
+        "ASR_BODY_TIMEOUT": "25",
+        "ASR_BODY_IDLE_TIMEOUT": "12",
     }
     with running(tmp_path_factory.mktemp("strict"), **settings) as service:
         yield Inspection(service)
@@ -705,7 +712,7 @@ def test_a_body_that_stalls_gets_408(strict_unharmed: Inspection) -> None:
         made.sendall(head(length=10_000) + upload(GOOD)[:5000])
         reply = read_reply(made)
     assert reply.status == 408
-    check_error(reply.json(), "body_timeout", "5000 bytes", "5 s", "8 s")
+    check_error(reply.json(), "body_timeout", "5000 bytes", "12 s", "25 s")
 
 
 def test_a_body_that_trickles_gets_408(strict_unharmed: Inspection) -> None:
@@ -714,7 +721,7 @@ def test_a_body_that_trickles_gets_408(strict_unharmed: Inspection) -> None:
         made.sendall(head(length=len(body)))
         made.settimeout(0.1)
         raw = b""
-        for position in range(600):  # a minute at most; the limit is 8 s
+        for position in range(3000):  # five minutes at most; the limit is 25 s
             made.sendall(body[position : position + 1])
             try:
                 raw = made.recv(65536)
@@ -808,7 +815,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
         pytest.skip("no file system can be mounted here")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    unmount = ["umount", str(folder)]  # a decoder that has been left may need a moment to end
+    wait_for("nobody uses it", lambda: subprocess.run(unmount, check=False).returncode == 0)
 
 
 def check_no_space(inspection: Inspection, *says: str) -> None:
@@ -852,7 +860,9 @@ def test_all_workers_have_stayed(inspection: Inspection, service: Service) -> No
     before = len(service.log_lines())
 
     def answered() -> set[int]:
-        assert inspection.ask(upload(GOOD)).status_code == 200
+        with ThreadPoolExecutor(4) as pool:  # at the same time: one after the other, one worker may have all
+            answers = list(pool.map(inspection.ask, [upload(GOOD)] * 4))
+        assert {answer.status_code for answer in answers} == {200}
         lines = service.log_lines()[before:]
         return {line["pid"] for line in lines if line["logger"] == "asrsvc.access"}
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from rolling import PREVIOUS_MODEL, Operated, late_answers, operated, traffic, watching
+from waiting import PATIENCE
 
 from asrsvc.release.bake import find
 from asrsvc.release.journal import Journal
@@ -19,7 +20,7 @@ from asrsvc.release.journal import Journal
 def run(service: Operated, *arguments: str, code: int = 0) -> tuple[dict[str, Any], str]:
     """What a command prints with --json, and what it says meanwhile."""
     process = service.tool(*arguments, "--json")
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=4 * PATIENCE)
     assert process.returncode == code, err.decode()
     found: dict[str, Any] = json.loads(out)
     return found, err.decode()
@@ -31,7 +32,7 @@ def service(tmp_path: Path) -> Iterator[Operated]:
         yield found
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3000)
 def test_to_the_earlier_build_and_back_by_deploy_and_rollback_under_load(
     service: Operated, record_property: Callable[[str, object], None]
 ) -> None:
@@ -84,14 +85,14 @@ def test_to_the_earlier_build_and_back_by_deploy_and_rollback_under_load(
         ("deploy", good.id, other.id, "succeeded"),
         ("rollback", other.id, good.id, "succeeded"),
     ]
-    text = service.tool("history").communicate(timeout=60)[0].decode()
+    text = service.tool("history").communicate(timeout=PATIENCE)[0].decode()
     assert "its trial refuses it: Its character error rate is 0.0806" in text
     rows = run(service, "history", "--quality")[0]["quality"]
     assert [(row["version"], row["passed"], row["cer"]) for row in rows] == [
         (other.id, False, 0.0806),
         (other.id, True, 0.0806),
     ]
-    table = service.tool("history", "--quality").communicate(timeout=60)[0].decode()
+    table = service.tool("history", "--quality").communicate(timeout=PATIENCE)[0].decode()
     assert re.search(rf"{other.id} +failed +0\.0806", table), table
     listed = {row["version"]: row for row in run(service, "list")[0]["versions"]}
     assert listed[other.id]["trial"]["passed"] is True
@@ -99,7 +100,7 @@ def test_to_the_earlier_build_and_back_by_deploy_and_rollback_under_load(
     assert listed[other.id]["pointers"] == ["previous"]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_killed_deploy_is_done_by_the_next_one(service: Operated) -> None:
     """Its trial's processes end with it, and the lock is free."""
     process = service.tool("deploy", str(PREVIOUS_MODEL), "--max-cer", "0.1", "--watch", "0")

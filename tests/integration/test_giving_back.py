@@ -12,7 +12,7 @@ from service import running
 from asrsvc.serving.memory import GIVE_BACK_SECONDS
 
 LEAST_KIB = 2048
-TRIES = 5
+TRIES = 12
 """it may give back just before it is looked at"""
 PATIENCE_SECONDS = 1.5 * GIVE_BACK_SECONDS
 """no multiple of it: the next look comes at another time between two returns"""

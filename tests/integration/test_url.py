@@ -16,9 +16,12 @@ from bodies import connection, form, head, part, read_reply
 from job_client import JobClient
 from machines import Authority, Machine, content, endless, machine, make_authority, redirect, silence
 from service import CLIPS, Service, running, wait_for
+from waiting import PATIENCE
 
 MEBIBYTE = 2**20
-IDLE_SECONDS = 3
+IDLE_SECONDS = 8
+ALL_SECONDS = 20
+"""longer than this machine pauses, whose threads are the other machine"""
 SOUND = (CLIPS / "en_1.flac").read_bytes()
 SAID = "Book a table at 1:25 a.m."
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: audio/flac\r\n"
@@ -47,7 +50,7 @@ def fetching(
         ASR_THREADS="1",
         ASR_URL_HOSTS=f"localhost:{far.port},{socket.gethostname()}:{far.port},*.example.org",
         ASR_MAX_UPLOAD_MB="2",
-        ASR_BODY_TIMEOUT="8",
+        ASR_BODY_TIMEOUT=str(ALL_SECONDS),
         ASR_BODY_IDLE_TIMEOUT=str(IDLE_SECONDS),
         SSL_CERT_FILE=str(authority.certificate),
     ) as started:
@@ -99,7 +102,10 @@ def test_a_job_takes_an_address_too(fetching: Service, far: Machine) -> None:
     before = len(jobs.all())
     assert error_of(ask(fetching, "/api/jobs", url=far.url("/nothing"))) == (422, "url_failed", "url")
     assert len(jobs.all()) == before
-    assert not any((fetching.folder / "state" / "jobs" / "uploads").iterdir())
+    uploads = fetching.folder / "state" / "jobs" / "uploads"
+    wait_for(
+        "no upload is left; it goes a moment after its job has ended", lambda: not any(uploads.iterdir())
+    )
 
 
 @pytest.mark.parametrize("path", ["/api/transcribe", "/v1/audio/transcriptions", "/api/jobs"])
@@ -244,7 +250,7 @@ def test_while_machines_are_slow_others_have_their_turn(fetching: Service, far: 
         assert fetching.transcribe("a.flac", SOUND).json()["text"] == SAID
         gone_by = not answers
         for thread in held:
-            thread.join(30)
+            thread.join(PATIENCE)
         assert answers == [408] * 4
         return gone_by
 

@@ -17,6 +17,7 @@ from job_client import JobClient, each_has_ended_once
 from prometheus_client.parser import text_string_to_metric_families
 from service import Service, running, wait_for
 from streams import joined, streaming
+from waiting import PATIENCE
 
 from asrsvc.web.openai_fields import FORMATS
 
@@ -147,7 +148,6 @@ def test_the_log_and_a_counter_say_it(service: Service) -> None:
 
     settled = {line["job"] for line in service.log_lines() if line["message"] == "job begun"}
     wait_for("no job is in hand", lambda: settled <= ended_jobs(service), 60)
-    before = counted()
     answers = [service.transcribe("a.wav", content) for content in (CUT, WHOLE, CUT)]
     lines = [inspection.access_line(answer.headers["X-Request-Id"]) for answer in answers]
     assert [line.get("warnings") for line in lines] == [[CODE], None, [CODE]]
@@ -160,7 +160,12 @@ def test_the_log_and_a_counter_say_it(service: Service) -> None:
     wait_for("the worker's word for it", lambda: job in ended_jobs(service), 20)
     (line,) = (one for one in service.log_lines() if one["message"] == "job ended" and one["job"] == job)
     assert line["warnings"] == [CODE]
-    wait_for("all are counted", lambda: counted() == before + 4, 20)
+    # Of earlier requests too: one may be counted when its client has long had the answer.
+    wait_for("all are counted that the log says, and no other", lambda: counted() == said(service) >= 4)
+
+
+def said(service: Service) -> int:
+    return sum((line.get("warnings") or []).count(CODE) for line in service.log_lines())
 
 
 def ended_jobs(service: Service) -> set[str]:
@@ -186,7 +191,9 @@ def test_every_format_of_openai_says_it(service: Service, form: str) -> None:
 def test_openais_client_reads_the_answers(service: Service, tmp_path: Path) -> None:
     path = tmp_path / "cut.wav"
     path.write_bytes(CUT)
-    with openai.OpenAI(base_url=f"{service.url}/v1", api_key="none", timeout=60, max_retries=0) as client:
+    with openai.OpenAI(
+        base_url=f"{service.url}/v1", api_key="none", timeout=2 * PATIENCE, max_retries=0
+    ) as client:
         create = client.audio.transcriptions.create
         said = create(file=path, model="whisper-1")
         assert said.text
@@ -231,7 +238,7 @@ def test_a_job_says_it_wherever_it_is_asked(service: Service) -> None:
     assert jobs.get(f"/{job}/result", format="text").text == text
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(900)
 def test_a_job_says_it_after_its_worker_has_died_and_the_service_has_started_anew(tmp_path: Path) -> None:
     # A job keeps what it has found every half second; it must last until its worker has been killed.
     content = cut(wav(200), 0.9)
@@ -241,7 +248,7 @@ def test_a_job_says_it_after_its_worker_has_died_and_the_service_has_started_ane
         wait_for("something is found", lambda: jobs.job(job)["progress"]["segments"] > 2, 60)
         (victim,) = service.workers()
         os.kill(victim.pid, signal.SIGKILL)
-        victim.wait(10)
+        victim.wait(PATIENCE)
         there = wait_for("the worker that follows", lambda: set(service.workers()) - {victim}, 60)
         assert there
         body = wait_for("the end of the job", lambda: ended(service, job), 120)
@@ -308,7 +315,9 @@ def test_a_stream_that_has_sent_segments_ends_with_the_refusal(service: Service)
     line = Inspection(service).access_line(head.headers["X-Request-Id"])
     assert (line["status"], line["error"]) == (400, REFUSAL)
     assert "warnings" not in line
-    with openai.OpenAI(base_url=f"{service.url}/v1", api_key="none", timeout=60, max_retries=0) as client:
+    with openai.OpenAI(
+        base_url=f"{service.url}/v1", api_key="none", timeout=2 * PATIENCE, max_retries=0
+    ) as client:
         stream = client.audio.transcriptions.create(
             file=("a.flac", content),
             model="gpt-4o-transcribe",

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -82,7 +83,7 @@ class Box:
             [str(_SDBOX), "start", str(self.folder), *folders],
             capture_output=True,
             text=True,
-            timeout=150,
+            timeout=3 * PATIENCE,
             check=False,
         )
         if done.returncode != 0:
@@ -105,7 +106,7 @@ class Box:
             [str(_SDBOX), "run", str(self.folder), *command],
             input=stdin,
             capture_output=True,
-            timeout=2 * PATIENCE,
+            timeout=3 * PATIENCE,
             check=False,
         )
         done = subprocess.CompletedProcess(
@@ -144,7 +145,7 @@ class Box:
             f"{drop_ins}/asr.service.d/test.conf",
             "[Service]\nEnvironment=PYTHONPATH=/opt/asr PYTHONDONTWRITEBYTECODE=1\n"
             # A master that does not ping would not outlive a test.
-            "WatchdogSec=10\nTimeoutAbortSec=8\n",
+            "WatchdogSec=20\nTimeoutAbortSec=60\n",
         )
         self.write(
             f"{drop_ins}/asr.socket.d/test.conf",
@@ -169,6 +170,8 @@ class Box:
         for ours, here in (
             ("server 127.0.0.1:7860 ", f"server 127.0.0.1:{self.port} "),
             ("listen 80;", f"listen 127.0.0.1:{self.proxy_port};"),
+            # An idle connection that nginx closes under a client's feet is no fault of the service.
+            ("server_name _;", "server_name _; keepalive_timeout 3600s; keepalive_requests 1000000;"),
         ):
             assert content.count(ours) == 1
             content = content.replace(ours, here)
@@ -177,6 +180,7 @@ class Box:
         self.run("mkdir", "-p", "/var/log/nginx", "/var/lib/nginx")
         self.run("nginx", "-t")
         self.run("systemd-run", "--unit=proxy", "nginx", "-g", "daemon off;")
+        wait_for("nginx listens", lambda: _is_listened_on(self.proxy_port))
 
     def add_version(self, folder: str, name: str) -> str:
         """Put a folder that the service's user can read into the store, untried."""
@@ -206,7 +210,13 @@ class Box:
         )
 
     def journal(self) -> str:
+        self.run("journalctl", "--sync", check=False)
         return self.run("journalctl", "-b", "--no-pager", "-o", "short-precise", check=False).stdout
+
+
+def _is_listened_on(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _python_moves() -> bool:

@@ -134,6 +134,7 @@ def test_a_job_is_done(running: World, tmp_path: Path) -> None:
         assert client.get(f"{job}/result").json()["text"] == TEXT
 
 
+@pytest.mark.timeout(1800)
 def test_a_version_is_tried_and_baked(running: World) -> None:
     """As a worker does with a large one, and a request to the ops listener."""
     box = running.box
