@@ -143,6 +143,10 @@ def test_a_request_that_ends_early_leaves_no_descriptor(
     service: Service, before: dict[int, int], name: str
 ) -> None:
     ask, status = KINDS[name]
+    # Those that the former requests left behind take up room on the disk until they are noticed.
+    wait_for("nobody is at work", lambda: is_idle(service))
+    # A decoder may be kept idle that was not there before; the large ones come to none.
+    then = descriptors(service)
     statuses = ask_often(service, ask, EACH if name in SMALL else EACH // 10)
     assert set(statuses) == {status}
 
@@ -150,7 +154,7 @@ def test_a_request_that_ends_early_leaves_no_descriptor(
         now = descriptors(service)
         assert now.keys() == before.keys(), "no worker has died"
         for pid, count in now.items():
-            assert count <= before[pid] + (SLACK if name in SMALL else 1)
+            assert count <= (before[pid] + SLACK if name in SMALL else max(before[pid], then[pid]) + 1)
 
     wait_until_holds(none_is_left)
 
