@@ -186,6 +186,8 @@ class Operated(Service):
             )
             with stopped(self.master):
                 worker = found(self.status)
+                if worker is not None and self.store.pointer("next") != to:
+                    worker = None  # it is just over
                 if worker is not None:
                     os.kill(self.master.pid if master else worker.pid, number)
             if worker is not None:

@@ -201,7 +201,7 @@ def test_a_model_that_kills_its_process_at_the_fiftieth_request(tmp_path: Path) 
             flow.wait_answered(30)
             report = flow.end()
         check_refused(service, service.other, "was killed by SIGKILL")
-        assert len(report.failures()) <= service.status.counters.lost_requests <= MOST_REQUESTS
+        assert len(report.lost()) <= service.status.counters.lost_requests <= MOST_REQUESTS
         assert watch.fewest_ready >= 2
 
 

@@ -52,7 +52,7 @@ def no_end_of_soak(service: Operated, step: str) -> Iterator[None]:
 def check_lost(service: Operated, report: Report, lost_before: int) -> None:
     """Not more failed than a killed worker had in hand, as the status says."""
     lost = service.status.counters.lost_requests - lost_before
-    assert len(report.failures()) <= lost <= MOST_REQUESTS, report.summary()
+    assert len(report.lost()) <= lost <= MOST_REQUESTS, report.summary()
 
 
 @pytest.mark.usefixtures("no_end_of_soak")

@@ -288,7 +288,7 @@ def test_a_worker_that_says_ready_and_never_answers_fails_its_roll(tmp_path: Pat
         assert roll.error is not None
         assert "and answered none" in roll.error
         assert service.status.version == service.good.id
-        least = max(1, len(report.failures()))
+        least = max(1, len(report.lost()))
         counters = service.wait_status(
             "the count", lambda now: now.counters if now.counters.lost_requests >= least else None
         )
