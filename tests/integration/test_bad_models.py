@@ -20,8 +20,8 @@ from asrsvc.serving.status import Status
 
 MODEL_FILE = REQUIRED_FILES[0]
 PATIENCE_SECONDS = 300
-HANG_SECONDS = 10
-"""the patience with a model that is known to hang"""
+HANG_SECONDS = 20
+"""the patience with a model that is known to hang; good ones load in it when all is started again"""
 
 
 SAYS = {

@@ -368,7 +368,7 @@ def test_requests_that_are_stuck_do_not_hold_up_a_roll(tmp_path: Path) -> None:
 
 def test_a_request_longer_than_the_drain_is_cut_and_counted_and_nothing_else(tmp_path: Path) -> None:
     # Short, and still enough for all that is in hand beside the half, on a machine that pauses.
-    with operated(tmp_path, ASR_DRAIN_TIMEOUT="8") as service:
+    with operated(tmp_path, ASR_DRAIN_TIMEOUT="20") as service:
         half = begin_half(service)
         with traffic(service, 15.0, early_share=0.0) as flow:
             service.roll_to(service.other)
