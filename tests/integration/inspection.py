@@ -35,7 +35,7 @@ class Inspection:
         assert (answer.status_code, answer.json().get("text")) == (200, TEXT), answer.text
         assert self.service.worker_pids() == self.pids
         assert all(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in self.pids)
-        assert not list(self.service.spool.iterdir())
+        wait_for("nothing is on the disk", lambda: not list(self.service.spool.iterdir()))
         wait_for("no upload is open in a worker", lambda: not self.open_uploads())
         self.check_log()
 

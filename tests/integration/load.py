@@ -20,6 +20,7 @@ from waiting import PATIENCE
 
 CLIPS = Path(__file__).resolve().parents[1] / "data" / "clips"
 BOUNDARY = "----------------------------7d1a6c"
+_FRESH_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Record:
     kind: str
     version: str = ""
     error: str = ""
+    opened: float = 0.0
+    """when its connection was begun, time.monotonic()"""
 
 
 @dataclass
@@ -53,6 +56,14 @@ class Report:
 
     def failures(self) -> list[Record]:
         return [r for r in self.records if r.error]
+
+    def lost(self) -> list[Record]:
+        """Failures that a worker which was killed must have counted.
+
+        It takes a connection for a request for a quarter of a second (asrsvc/serving/accept.py). Where this
+        process was held up for longer before it sent anything, there was no request to lose.
+        """
+        return [r for r in self.failures() if r.sent - r.opened < _FRESH_SECONDS]
 
     def quantile(self, share: float) -> float:
         times = sorted(r.seconds for r in self.records if not r.error)
@@ -209,6 +220,7 @@ class Load:
     async def _exchange(
         self, clip: Clip, record: Record, port: int, *, keep_alive: bool, early: bool
     ) -> None:
+        record.opened = time.monotonic()
         idle = self._idle.setdefault(port, [])
         if keep_alive and idle:
             reader, writer = idle.pop()

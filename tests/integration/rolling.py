@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 from load import Clip, Load, Report, clips, head
 from service import PROJECT, Service, is_read, wait_for
 from waiting import PATIENCE
@@ -31,6 +32,8 @@ PREVIOUS_MODEL = PROJECT / "tests" / "data" / "sensevoice-nano-prev"
 EMBEDDED_MODEL = PROJECT / "asrsvc" / "models" / "sensevoice-nano"
 AT_ONCE = 100
 """requests without an answer, at most: lost ones are looked for, not how many a busy machine can take"""
+TRIES = 10
+"""times that something is begun again that was over before it was seen"""
 _LOOK_SECONDS = 0.01
 
 T = TypeVar("T")
@@ -50,6 +53,8 @@ class Operated(Service):
             # Longer than any wait of a test: what waits for half a request is seen to wait.
             "ASR_BODY_IDLE_TIMEOUT": "600",
             "ASR_BODY_TIMEOUT": "600",
+            # A client that connects long before it sends may be stopped meanwhile, with this whole machine.
+            "ASR_HEADER_TIMEOUT": "60",
         }
         super().__init__(folder, **{**usual, **settings})
         self.store = Store(folder / "store")
@@ -137,6 +142,61 @@ class Operated(Service):
 
         return self.wait_status(f"a {state} worker of {version.id} at step {step}", found)
 
+    def kill_at(
+        self,
+        step: str,
+        *,
+        to: Version,
+        state: str,
+        version: Version,
+        number: signal.Signals,
+        master: bool = False,
+    ) -> tuple[int, WorkerStatus]:
+        """Wish for a version, and when its roll is at a step signal a worker of this version in this state.
+
+        The master is stopped meanwhile, so that its roll goes no further. Where the step was over before
+        it was seen, the roll is taken back and begun again.
+
+        Args:
+            step: of the roll.
+            to: what is wished for.
+            state: of the worker.
+            version: of the worker.
+            number: the signal.
+            master: is signalled, and not the worker.
+
+        Returns:
+            the number of the last roll before, and the worker.
+        """
+        source = self.store.version(str(self.status.version))
+        for _ in range(TRIES):
+            last = self.wish(to)
+
+            def found(now: Status, last: int = last) -> WorkerStatus | None:
+                if now.roll is None or now.roll.id <= last or now.roll.ended or now.roll.step != step:
+                    return None
+                return next((w for w in now.workers if (w.version, w.state) == (version.id, state)), None)
+
+            def is_over(now: Status, last: int = last) -> bool:
+                return now.roll is not None and now.roll.id > last and now.roll.ended is not None
+
+            self.wait_status(
+                f"a {state} worker of {version.id} at step {step}",
+                lambda now, found=found, is_over=is_over: found(now) or is_over(now),
+            )
+            with stopped(self.master):
+                worker = found(self.status)
+                if worker is not None and self.store.pointer("next") != to:
+                    worker = None  # it is just over
+                if worker is not None:
+                    os.kill(self.master.pid if master else worker.pid, number)
+            if worker is not None:
+                return last, worker
+            assert self.end_of_roll(last).result == "succeeded"
+            assert self.roll_to(source).result == "succeeded"
+            self.wait_whole(source)
+        raise AssertionError(f"no worker was seen at step {step}")
+
     def wait_refused(self, before: status.Refused | None) -> str:
         """Wait for a SIGHUP to be refused; why it was."""
 
@@ -158,6 +218,7 @@ class Operated(Service):
 
     def kill_all(self) -> None:
         """SIGKILL for the master and all that it started: as a power cut does it."""
+        self.master.suspend()  # it starts nobody who would not be listed
         everybody = [self.master, *self.master.children(recursive=True)]
         for process in everybody:
             with suppress(ProcessLookupError):
@@ -184,6 +245,17 @@ def operated(folder: Path, **settings: str) -> Iterator[Operated]:
             service.stop()
 
 
+@contextmanager
+def stopped(process: psutil.Process) -> Iterator[None]:
+    """A process that does nothing for the time of a `with` block, if it does not end in it."""
+    process.suspend()
+    try:
+        yield
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            process.resume()
+
+
 @dataclass
 class Watch:
     """What was seen of the status file meanwhile."""
@@ -193,8 +265,8 @@ class Watch:
     """loading or ready"""
     ends: list[tuple[float, Roll]] = field(default_factory=list)
     """time.monotonic() when a roll was first seen to have ended, and the roll"""
-    begins: list[float] = field(default_factory=list)
-    """time.monotonic() when a roll was first seen"""
+    begins: list[tuple[float, int]] = field(default_factory=list)
+    """time.monotonic() when a roll had not begun yet, the last such look, and the roll's id"""
     looks: int = 0
 
 
@@ -202,13 +274,16 @@ class Watch:
 def watching(service: Operated) -> Iterator[Watch]:
     """Look at the status file all the time."""
     watch = Watch()
+    before = time.monotonic()
     begun = service.status.roll
     known = {begun.id} if begun else set()
     ended = {begun.id} if begun and begun.ended else set()
     end = threading.Event()
 
     def look() -> None:
+        nonlocal before
         while not end.wait(_LOOK_SECONDS):
+            asked = time.monotonic()
             try:
                 now = service.status
             except StatusError:
@@ -220,10 +295,11 @@ def watching(service: Operated) -> Iterator[Watch]:
             watch.most_processes = max(watch.most_processes, states.count("ready") + states.count("loading"))
             if now.roll and now.roll.id not in known:
                 known.add(now.roll.id)
-                watch.begins.append(moment)
+                watch.begins.append((before, now.roll.id))
             if now.roll and now.roll.ended and now.roll.id not in ended:
                 ended.add(now.roll.id)
                 watch.ends.append((moment, now.roll))
+            before = asked
 
     thread = threading.Thread(target=look, name="watch")
     thread.start()
@@ -294,7 +370,7 @@ def late_answers(report: Report, watch: Watch) -> list[str]:
     """
     late = []
     for moment, roll in watch.ends:
-        following = min((begun for begun in watch.begins if begun > moment), default=math.inf)
+        following = min((begun for begun, number in watch.begins if number > roll.id), default=math.inf)
         served = roll.target if roll.result == "succeeded" else roll.source
         late += [
             f"{record.version} {record.sent - moment:.3f} s after roll {roll.id}, to {roll.target}"

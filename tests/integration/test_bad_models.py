@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from bad_models import MAKERS
 from broken_models import NANO, copy_of_nano, edit_network
-from rolling import PREVIOUS_MODEL, Operated, operated, traffic, watching
+from rolling import PREVIOUS_MODEL, TRIES, Operated, operated, stopped, traffic, watching
 from service import wait_for
 
 from asrsvc.release.store import REQUIRED_FILES, Version
@@ -20,8 +20,8 @@ from asrsvc.serving.status import Status
 
 MODEL_FILE = REQUIRED_FILES[0]
 PATIENCE_SECONDS = 300
-HANG_SECONDS = 10
-"""the patience with a model that is known to hang"""
+HANG_SECONDS = 20
+"""the patience with a model that is known to hang; good ones load in it when all is started again"""
 
 
 SAYS = {
@@ -116,13 +116,24 @@ def test_a_restart_in_the_middle_of_the_roll_serves_the_good_version(
     if name == "endless":
         request.getfixturevalue("impatience")
     bad = add_bad(service, name, tmp_path / name)
-    service.wish(bad)
-    service.wait_status("the roll", lambda now: now.rolling and now.roll and now.roll.target == bad.id)
-    service.kill_all()
+    kill_in_roll(service, bad)
     service.start()
     # The wish is still there: it is tried once more, behind the gate, and refused.
     service.wait_status("the second try", lambda now: refused_again(now, bad))
     check_refused(service, bad, SAYS[name])
+
+
+def kill_in_roll(service: Operated, bad: Version) -> None:
+    """Kill all in the middle of a roll; one that has ended before is begun again."""
+    for _ in range(TRIES):
+        last = service.wish(bad)
+        service.wait_status("the roll", lambda now, last=last: now.roll and now.roll.id > last)
+        with stopped(service.master):
+            if service.status.rolling and service.store.pointer("next") == bad:
+                service.kill_all()
+                return
+        service.end_of_roll(last)
+    raise AssertionError("the roll has always ended before it was seen")
 
 
 def refused_again(now: Status, bad: Version) -> bool:
@@ -176,7 +187,7 @@ def test_a_model_that_takes_its_process_along_while_it_loads(
 
 def test_a_model_that_kills_its_process_at_the_fiftieth_request(tmp_path: Path) -> None:
     """It passes every look at the start; what it takes along is what it had in hand, and is counted."""
-    with operated(tmp_path, ASR_SOAK_SECONDS="60", ASR_SOAK_REQUESTS="1000000") as service:
+    with operated(tmp_path, ASR_SOAK_SECONDS="3600", ASR_SOAK_REQUESTS="1000000") as service:
         with watching(service) as watch, traffic(service, 30.0, early_share=0.0) as flow:
             last = service.wish(service.other)
             worker = service.wait_worker("soak", state="ready", version=service.other)
@@ -190,12 +201,12 @@ def test_a_model_that_kills_its_process_at_the_fiftieth_request(tmp_path: Path) 
             flow.wait_answered(30)
             report = flow.end()
         check_refused(service, service.other, "was killed by SIGKILL")
-        assert len(report.failures()) <= service.status.counters.lost_requests <= MOST_REQUESTS
+        assert len(report.lost()) <= service.status.counters.lost_requests <= MOST_REQUESTS
         assert watch.fewest_ready >= 2
 
 
 def test_a_forced_model_without_words_fails_in_the_soak(tmp_path: Path) -> None:
-    with operated(tmp_path, ASR_SOAK_SECONDS="60", ASR_SOAK_REQUESTS="1000000") as service:
+    with operated(tmp_path, ASR_SOAK_SECONDS="3600", ASR_SOAK_REQUESTS="1000000") as service:
         bad = add_bad(service, "empty", tmp_path / "empty")
         with service.store.lock():
             service.store.records.note_forced(bad.id, forced=True)

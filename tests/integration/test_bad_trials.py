@@ -16,14 +16,17 @@ import pytest
 from bad_models import MAKERS
 from broken_models import NANO, copy_of_nano
 from service import wait_for
+from waiting import PATIENCE
 
 from asrsvc.release.store import Store, Version
 from asrsvc.release.trial import Trial, TrialOptions, run_trial
 from asrsvc.release.trial import run as story
 from asrsvc.release.trial.subject import Subject
 
-LOAD_SECONDS = 40.0
-HANG_SECONDS = 6.0
+LOAD_SECONDS = PATIENCE
+HANG_SECONDS = 20.0
+"""for each step of a model that is known to hang: those before it take long on a busy machine, too"""
+TRIAL_SECONDS = 400.0
 MEMORY = 600 * 2**20
 
 SAYS = {
@@ -35,7 +38,8 @@ SAYS = {
     "slow": r"It is slow: .*, \d+\.\d times .* which serves; 5 times is the limit",
     "endless": f"It gave no answer within {HANG_SECONDS:g} s while it loaded",
     "hungry": "(?i)memory|allocate",
-    "glutton": r"It held \d+ MiB of memory while it loaded; 600 MiB is the limit",
+    # It holds it in each run, for a moment: the first that is seen is told.
+    "glutton": r"It held \d+ MiB of memory (while it|at request) .*; 600 MiB is the limit",
 }
 
 
@@ -59,8 +63,9 @@ def nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     me = psutil.Process()
     before = set(me.children(recursive=True))
     yield
-    assert set(me.children(recursive=True)) == before
-    assert not trials_at_work()
+    # They were killed; a process is there for a moment longer.
+    wait_for("no process is left", lambda: not set(me.children(recursive=True)) - before)
+    wait_for("no trial is at work", lambda: not trials_at_work())
     # .ses belongs to ONNX Runtime: an id, the same file for every process of this user.
     assert [path.name for path in scratch.rglob("*") if path.name != ".ses"] == []
 
@@ -75,7 +80,9 @@ def trials_at_work() -> list[str]:
 def tried(
     store: Store, version: Version, good: Version, *, load_timeout: float = LOAD_SECONDS, said: list[str]
 ) -> Trial:
-    options = TrialOptions(load_timeout=load_timeout, memory_bytes=MEMORY, timeout=100, reference=False)
+    options = TrialOptions(
+        load_timeout=load_timeout, memory_bytes=MEMORY, timeout=TRIAL_SECONDS, reference=False
+    )
     return run_trial(store, version, baseline=good, options=options, progress=said.append)
 
 
@@ -99,7 +106,7 @@ def test_a_bad_model_fails_its_trial_and_says_why(
     began = time.monotonic()
     limit = HANG_SECONDS if name == "endless" else LOAD_SECONDS
     trial = tried(store, bad, good, load_timeout=limit, said=[])
-    assert time.monotonic() - began < 100
+    assert time.monotonic() - began < TRIAL_SECONDS + PATIENCE
     check_failed(store, bad, trial)
     assert re.search(SAYS[name], trial.reason), trial.reason
 
@@ -173,7 +180,7 @@ def test_a_model_that_takes_its_process_along_while_it_loads(
         if text.startswith("loads"):
             killer.start()
 
-    options = TrialOptions(load_timeout=LOAD_SECONDS, timeout=100, reference=False)
+    options = TrialOptions(load_timeout=LOAD_SECONDS, timeout=TRIAL_SECONDS, reference=False)
     trial = run_trial(store, bad, baseline=good, options=options, progress=progress)
     killer.join()
     check_failed(store, bad, trial)
@@ -207,10 +214,11 @@ def test_a_trial_ends_at_its_deadline_whatever_it_waits_for(
     folder = copy_of_nano(tmp_path / "endless")
     MAKERS["endless"](folder)
     bad = store.add_folder(folder, "endless")
-    options = TrialOptions(load_timeout=LOAD_SECONDS, timeout=10, reference=False)
+    # Time enough to come to the load, on a busy machine too; that alone has more than there is.
+    options = TrialOptions(load_timeout=TRIAL_SECONDS, timeout=30, reference=False)
     began = time.monotonic()
     trial = run_trial(store, bad, baseline=good, options=options, progress=lambda _: None)
-    assert time.monotonic() - began < 40
+    assert time.monotonic() - began < 30 + PATIENCE
     check_failed(store, bad, trial)
     assert trial.reason == "The time for the whole trial was over while it loaded."
 

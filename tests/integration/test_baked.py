@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,7 @@ from test_metrics import page, samples
 from waiting import PATIENCE
 
 from asrsvc.release.bake import find, twins
+from asrsvc.release.files import open_lock
 from asrsvc.serving.status import Status
 from asrsvc.speech.session import BAKED_WEIGHTS_FILE
 
@@ -34,6 +39,17 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
 def all_baked(now: Status) -> bool:
     ready = [worker for worker in now.workers if worker.state == "ready"]
     return len(ready) == now.wanted and all(worker.baked for worker in ready) and not now.rolling
+
+
+@contextmanager
+def nobody_bakes(service: Operated) -> Iterator[None]:
+    """Hold this host's right to make a twin; who wants to make one tries again and again."""
+    descriptor = open_lock(service.store.root / twins.FOLDER / f".{socket.gethostname()}.lock")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def maps(pid: int) -> str:
@@ -76,9 +92,10 @@ def test_a_damaged_twin_is_not_served_and_is_made_again(service: Operated) -> No
     # It was made long ago.
     edited(found.path / twins.MANIFEST_FILE, created=found.twin.created - 1000)
     with traffic(service, 5) as flow:
-        service.hang_up()
         problem = f"{weights} is not the file that was made"
-        service.wait_status("the problem", lambda now: problem in now.problems)
+        with nobody_bakes(service):  # else the problem may be over before it is seen
+            service.hang_up()
+            service.wait_status("the problem", lambda now: problem in now.problems)
         service.wait_status("workers with a new twin", all_baked, 120)
         flow.wait_answered(10)
         report = flow.end()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import select
 import socket
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,10 @@ def test_a_request_that_ends_early_leaves_no_descriptor(
     service: Service, before: dict[int, int], name: str
 ) -> None:
     ask, status = KINDS[name]
+    # Those that the former requests left behind take up room on the disk until they are noticed.
+    wait_for("nobody is at work", lambda: is_idle(service))
+    # A decoder may be kept idle that was not there before; the large ones come to none.
+    then = descriptors(service)
     statuses = ask_often(service, ask, EACH if name in SMALL else EACH // 10)
     assert set(statuses) == {status}
 
@@ -150,7 +155,7 @@ def test_a_request_that_ends_early_leaves_no_descriptor(
         now = descriptors(service)
         assert now.keys() == before.keys(), "no worker has died"
         for pid, count in now.items():
-            assert count <= before[pid] + (SLACK if name in SMALL else 1)
+            assert count <= (before[pid] + SLACK if name in SMALL else max(before[pid], then[pid]) + 1)
 
     wait_until_holds(none_is_left)
 
@@ -163,12 +168,24 @@ FEW = 256
 def test_want_of_descriptors_is_503_and_passes(tmp_path: Path) -> None:
     """Uploads that do not go on take all that a worker may have; nobody is told that the disk is full."""
     settings = {"ASR_WORKERS": "1", "ASR_THREADS": "1"}
-    service = Service(tmp_path, **settings, ASR_BODY_LEAST_RATE="0", ASR_BODY_IDLE_TIMEOUT="600")
+    patience = {"ASR_BODY_IDLE_TIMEOUT": "3600", "ASR_BODY_TIMEOUT": "3600"}
+    service = Service(tmp_path, **settings, **patience, ASR_BODY_LEAST_RATE="0")
     body = upload(GOOD)
     replies: list[Reply] = []
 
     def ask(_number: int) -> Reply:
-        return exchange(service.port, request(body))
+        while True:
+            began = sent = time.monotonic()
+            with connection(service.port) as made, suppress(ConnectionError):
+                try:
+                    made.sendall(request(body))
+                finally:
+                    sent = time.monotonic()
+                reply = read_reply(made)
+                if reply.raw:
+                    return reply
+            # For want of descriptors those are sent away that have been silent for a second.
+            assert sent - began > 1, "no answer"
 
     try:
         limited = ["prlimit", f"--nofile={FEW}:{FEW}", service.python, "-m", "asrsvc.serving.start"]

@@ -164,7 +164,8 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Renewable]:
     configuration.write_text("ASR_READY_TIMEOUT=120\n")
     with renewable(folder, ASR_CONFIG=str(configuration)) as service:
         configuration.write_text("ASR_READY_TIMEOUT=20\n")
-        assert service.reload().result == "succeeded"
+        # A busy machine may need longer for one of these loads; then that roll has failed.
+        wait_for("workers in a short time", lambda: service.reload().result == "succeeded")
         service.wait_status(
             "a whole service", lambda now: service.whole(now) and len(now.workers) == now.wanted
         )
@@ -242,12 +243,19 @@ def test_a_stop_while_a_new_master_starts_stops_both(tmp_path: Path) -> None:
 def test_a_master_that_dies_while_a_new_one_starts_leaves_the_new_one(tmp_path: Path) -> None:
     with renewable(tmp_path) as service:
         master = service.master
-        with traffic(service, 20.0) as flow:
+        held = tmp_path / "held"
+        held.touch()
+        slow = Broken(
+            "serving/compose.py",
+            append(f"import os, time\nwhile os.path.exists({str(held)!r}):\n    time.sleep(0.02)"),
+        )
+        with changed(service, slow), traffic(service, 20.0) as flow:
             flow.wait_answered(10)
             master.send_signal(signal.SIGUSR2)
             wait_for("the new master", lambda: len(master.children()) == 3)
             master.kill()
             service.wait_gone(master)
+            held.unlink()
             service.wait_status(
                 "the new master", lambda now: now.master.pid != master.pid and service.whole(now)
             )
@@ -267,9 +275,10 @@ def test_a_worker_that_says_ready_and_never_answers_fails_its_roll(tmp_path: Pat
             "def load_app(*_):\n    return _mute, _Jobs()"
         ),
     )
-    settings = {"ASR_SOAK_SECONDS": "6", "ASR_SOAK_REQUESTS": "1000", "ASR_DRAIN_TIMEOUT": "3"}
+    # It is judged at the end of the soak, and must have had a request in hand for five seconds then.
+    settings = {"ASR_SOAK_SECONDS": "15", "ASR_SOAK_REQUESTS": "1000", "ASR_DRAIN_TIMEOUT": "3"}
     with renewable(tmp_path, **settings) as service:
-        with changed(service, mute), traffic(service, 20.0, timeout=25.0) as flow:
+        with changed(service, mute), traffic(service, 20.0) as flow:
             flow.wait_answered(20)
             roll = service.roll_to(service.other)
             flow.wait_answered(20)
@@ -279,7 +288,7 @@ def test_a_worker_that_says_ready_and_never_answers_fails_its_roll(tmp_path: Pat
         assert roll.error is not None
         assert "and answered none" in roll.error
         assert service.status.version == service.good.id
-        least = max(1, len(report.failures()))
+        least = max(1, len(report.lost()))
         counters = service.wait_status(
             "the count", lambda now: now.counters if now.counters.lost_requests >= least else None
         )

@@ -25,6 +25,7 @@ from broken_models import NANO, copy_of_nano
 from hub import Hub, running_hub
 from rolling import PREVIOUS_MODEL, Operated
 from service import PROJECT, free_port, wait_for
+from waiting import PATIENCE
 
 from asrsvc.release import pinned
 from asrsvc.release.bake import find
@@ -161,7 +162,7 @@ def test_a_signal_ends_who_is_at_work_and_nothing_is_served(service: Operated, h
     wait_for("the download", lambda: hub.asked("model_quant.onnx", storage=True), 60)
     assert psutil.Process(process.pid).children() == []
     process.send_signal({"SIGINT": 2, "SIGTERM": 15}[number])
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == {"SIGINT": 130, "SIGTERM": -15}[number]
     assert (b"interrupted; the same again goes on" in said) == (number == "SIGINT")
     assert pointers(service) == (None, None, None)
@@ -193,7 +194,7 @@ def test_a_model_that_fails_its_trial_is_served_by_force_alone(
     assert "slow" not in trial["reason"]
     with started(service, "--model", source, "--force") as served:
         assert served == version.id
-        assert "forced" in service.tool("status").communicate(timeout=60)[0].decode()
+        assert "forced" in service.tool("status").communicate(timeout=PATIENCE)[0].decode()
     assert pointers(service) == (None, version.id, None)
     for arguments in (["--model", source], []):  # it has served: it is what a start serves
         with started(service, *arguments) as served:
@@ -214,7 +215,7 @@ def test_it_takes_the_place_of_what_would_have_served_and_one_can_go_back(servic
         assert f"{service.folder}/run belongs to a service that runs already, process {pid}" in said[-1]
         assert "bin/swap-model deploy" in said[-1]
         tool = service.tool("rollback", "--json")
-        out, err = tool.communicate(timeout=200)
+        out, err = tool.communicate(timeout=2 * PATIENCE)
         assert tool.returncode == 0, err.decode()
         assert json.loads(out)["version"] == embedded.id
 

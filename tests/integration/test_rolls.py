@@ -72,7 +72,7 @@ def check(watch: Watch, service: Operated) -> None:
     assert service.status.counters.lost_requests == 0
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_twenty_rolls_lose_none_of_five_thousand_requests(tmp_path: Path) -> None:
     with operated(tmp_path) as service:
         found = roll_to_and_fro(service, 20, 5000, 45.0, tmp_path / "nginx")

@@ -17,8 +17,9 @@ import httpx
 import psutil
 import pytest
 from broken_models import copy_of_nano, write_network
-from rolling import Operated, late_answers, operated, traffic, watching
+from rolling import Operated, late_answers, operated, stopped, traffic, watching
 from service import PROJECT, wait_for
+from waiting import PATIENCE
 
 from asrsvc.release.journal import Journal
 from asrsvc.release.store import Store, Version
@@ -35,7 +36,7 @@ def passed(service: Operated, version: Version) -> Version:
 
 def run(service: Operated, *arguments: str, code: int = 0) -> dict[str, Any]:
     process = service.tool(*arguments, "--json")
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=2 * PATIENCE)
     assert process.returncode == code, err.decode()
     found: dict[str, Any] = json.loads(out)
     return found
@@ -89,7 +90,7 @@ def test_two_operators_at_once_take_turns(service: Operated) -> None:
             service.tool("activate", other.id, "--watch", "1"),
         ]
         for process in tools:
-            _, err = process.communicate(timeout=240)
+            _, err = process.communicate(timeout=2 * PATIENCE)
             assert process.returncode == 0, err.decode()
         report = flow.end()
     assert not report.failures(), report.summary()
@@ -111,7 +112,7 @@ def test_a_version_whose_worker_dies_in_the_watch_is_taken_back(service: Operate
     time.sleep(0.5)  # any moment of the watch
     worker = next(w for w in service.status.workers if (w.version, w.state) == (other.id, "ready"))
     os.kill(worker.pid, signal.SIGKILL)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=2 * PATIENCE)
     assert process.returncode == 43, err.decode()
     found = json.loads(out)
     assert "workers died" in found["error"]["message"]
@@ -173,7 +174,9 @@ def test_hosts_that_share_a_store_roll_one_after_the_other(tmp_path: Path) -> No
 
 def ops(service: Operated) -> httpx.Client:
     socket = str(service.folder / "run" / "ops.sock")
-    return httpx.Client(transport=httpx.HTTPTransport(uds=socket), base_url="http://ops", timeout=30)
+    return httpx.Client(
+        transport=httpx.HTTPTransport(uds=socket), base_url="http://ops", timeout=2 * PATIENCE
+    )
 
 
 def ended(service: Operated, where: str, seconds: float = 90) -> dict[str, Any]:
@@ -194,7 +197,8 @@ def test_an_update_over_http_outlives_the_worker_that_was_asked(service: Operate
     good, other = service.good, service.other
     before = service.worker_pids()
     with traffic(service, 10) as flow:
-        with ops(service) as client:
+        # Without the master no roll begins: the first is under way for certain when the second comes.
+        with stopped(service.master), ops(service) as client:
             body = {"version": other.id, "watch": 1}
             answer = client.post("/admin/model/update", json=body)
             assert answer.status_code == 202, answer.text
@@ -243,21 +247,22 @@ def zombies(master: psutil.Process) -> set[psutil.Process]:
 
 
 def test_an_operation_has_none_of_the_services_descriptors_and_signals(service: Operated) -> None:
-    with ops(service) as client:
-        answer = client.post("/admin/model/update", json={"version": service.other.id, "watch": 3})
-        operation = answer.json()["operation"]["id"]
-    content = service.folder / "run" / "operations" / f"{operation}.json"
-    pid = wait_for("its process", lambda: json.loads(content.read_text())["pid"])
-    process = psutil.Process(pid)
-    targets = []
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # closed meanwhile
-            targets.append(str(link.readlink()))
-    assert not [target for target in targets if "memfd" in target or "pipe" in target], targets
-    listeners = [c for c in process.net_connections("all") if c.status == "LISTEN"]
-    assert listeners == []
-    assert process.nice() == psutil.Process(service.master.pid).nice()
-    assert "Umask:\t0022" in Path(f"/proc/{pid}/status").read_text()
+    with stopped(service.master):  # no roll begins, and the operation goes on until it has been looked at
+        with ops(service) as client:
+            answer = client.post("/admin/model/update", json={"version": service.other.id, "watch": 1})
+            operation = answer.json()["operation"]["id"]
+        content = service.folder / "run" / "operations" / f"{operation}.json"
+        pid = wait_for("its process", lambda: json.loads(content.read_text())["pid"])
+        process = psutil.Process(pid)
+        targets = []
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                targets.append(str(link.readlink()))
+        assert not [target for target in targets if "memfd" in target or "pipe" in target], targets
+        listeners = [c for c in process.net_connections("all") if c.status == "LISTEN"]
+        assert listeners == []
+        assert process.nice() == psutil.Process(service.master.pid).nice()
+        assert "Umask:\t0022" in Path(f"/proc/{pid}/status").read_text()
     found = ended(service, f"/admin/operations/{operation}")
     assert found["state"] == "succeeded"
 
